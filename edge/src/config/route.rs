@@ -1,0 +1,308 @@
+//! `[[route]]`: which requests, to which upstream, how.
+
+use std::ops::Range;
+use std::time::Duration;
+
+use http::Method;
+use toml::Spanned;
+use toml::de::DeValue;
+
+use super::fault::nearest;
+use super::reader::{Read, Report, Switch, Table, parsed};
+use super::{Own, Timeout, read_limit_keys};
+use crate::cache::Policy;
+use crate::limit;
+use crate::route::{Host, Match, Pattern, Rewrite};
+
+/// One rule: which requests, to which upstream, how.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Route {
+    /// Its name in log and metrics: its path, numbered where two routes share one.
+    pub name: String,
+    /// Which requests it takes.
+    pub rule: Match,
+    /// The place of its upstream among the upstreams.
+    pub upstream: usize,
+    /// How the peer sees the path.
+    pub rewrite: Rewrite,
+    /// How answers are cached; `None`: not at all.
+    pub cache: Option<Policy>,
+    /// How much it lets through.
+    pub limit: RouteLimit,
+    /// Its times, those of the file filled in.
+    pub timeout: Timeout,
+    /// May a request become a WebSocket?
+    pub websocket: bool,
+}
+
+/// A route's limits, those of the file filled in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RouteLimit {
+    /// The limits that apply.
+    pub settings: limit::Settings,
+    /// Has the route buckets of its own for each client, or does it share the file's?
+    pub own_per_client: bool,
+    /// Has the route a bucket of its own for all, or does it share the file's?
+    pub own_global: bool,
+}
+
+pub(super) type Placed = (Option<Route>, Range<usize>);
+
+pub(super) fn read_routes(
+    value: Option<&Spanned<DeValue<'_>>>,
+    upstreams: &[&str],
+    limit: &limit::Settings,
+    timeout: &Timeout,
+    report: &mut Report<'_>,
+) -> Vec<Placed> {
+    let list = value.and_then(|value| value.get_ref().as_array());
+    let span = value.map_or(0..0, Spanned::span);
+    if list.is_none_or(|list| list.is_empty()) {
+        report.fault(
+            &span,
+            "no route: nothing would be answered",
+            "write `[[route]]` with `path` and `upstream`",
+        );
+    }
+    let mut routes: Vec<Placed> = Vec::new();
+    for value in list.into_iter().flatten() {
+        let table = Table::of("[[route]]", Some(value), report);
+        let mut placed = read_route(table, upstreams, limit, timeout, report);
+        if let Some(route) = &mut placed.0 {
+            let base = route.name.clone();
+            let taken = |name: &str| {
+                routes
+                    .iter()
+                    .any(|(other, _)| other.as_ref().is_some_and(|other| other.name == name))
+            };
+            for number in 2.. {
+                if !taken(&route.name) {
+                    break;
+                }
+                route.name = format!("{base}#{number}");
+            }
+        }
+        routes.push(placed);
+    }
+    routes
+}
+
+fn read_route(
+    mut table: Table<'_, '_>,
+    upstreams: &[&str],
+    limit: &limit::Settings,
+    timeout: &Timeout,
+    report: &mut Report<'_>,
+) -> Placed {
+    let path = table.require::<Pattern>("path", "as `path = \"/api/*\"`", report);
+    let name = table.placed::<String>("name", report);
+    let hosts = table.or("host", Vec::<Host>::new(), report);
+    let methods = table.or("methods", Vec::<Method>::new(), report);
+    let upstream = table.require::<String>("upstream", "the name of an `[upstream.NAME]`", report);
+    let upstream = upstream.and_then(|(name, span)| find_upstream(&name, &span, upstreams, report));
+    let pattern = path.as_ref().map(|(path, _)| path);
+    let rewrite = read_rewrite(&mut table, pattern, report);
+    let cache = table
+        .value("cache", report)
+        .map(|value| (read_policy(value, report), value.span()));
+    let limit = read_route_limit(&mut table, limit, report);
+    let timeout = read_route_timeout(&mut table, timeout, report);
+    let websocket = table.or("websocket", false, report);
+    if let (true, Some((Some(_), span))) = (websocket, &cache) {
+        report.fault(
+            span,
+            "a WebSocket cannot be cached",
+            "leave out `cache` or `websocket`",
+        );
+    }
+    let cacheable = methods.is_empty()
+        || methods
+            .iter()
+            .any(|method| matches!(*method, Method::GET | Method::HEAD));
+    if let (false, Some((Some(_), span))) = (cacheable, &cache) {
+        report.fault(
+            span,
+            "only answers to GET and HEAD are cached, and the route takes neither",
+            "add \"GET\" to `methods`",
+        );
+    }
+    if websocket && !methods.is_empty() && !methods.contains(&Method::GET) {
+        report.fault(
+            table.span(),
+            "a WebSocket begins with GET, which the route does not take",
+            "add \"GET\" to `methods`",
+        );
+    }
+    let span = path
+        .as_ref()
+        .map_or_else(|| table.span().clone(), |(_, span)| span.clone());
+    table.finish(report);
+    let route = || {
+        let path = path?.0;
+        let name = name.map_or_else(|| path.text().to_owned(), |(name, _)| name);
+        let rule = Match {
+            path,
+            hosts,
+            methods,
+        };
+        let cache = cache.and_then(|(policy, _)| policy);
+        Some(Route {
+            name,
+            rule,
+            upstream: upstream?,
+            rewrite,
+            cache,
+            limit,
+            timeout,
+            websocket,
+        })
+    };
+    (route(), span)
+}
+
+fn find_upstream(
+    name: &str,
+    span: &Range<usize>,
+    upstreams: &[&str],
+    report: &mut Report<'_>,
+) -> Option<usize> {
+    let found = upstreams.iter().position(|own| *own == name);
+    if found.is_none() {
+        let help = match nearest(name, upstreams.iter().copied()) {
+            Some(near) => format!("did you mean `{near}`?"),
+            None if upstreams.is_empty() => format!("write `[upstream.{name}]` with `peers`"),
+            None => format!("known: {}", upstreams.join(", ")),
+        };
+        report.fault(span, format!("no upstream is named `{name}`"), help);
+    }
+    found
+}
+
+fn read_rewrite(
+    table: &mut Table<'_, '_>,
+    pattern: Option<&Pattern>,
+    report: &mut Report<'_>,
+) -> Rewrite {
+    let rewrite = table.value("rewrite", report);
+    let strip = table.value("strip_prefix", report);
+    if let (Some(_), Some(strip)) = (rewrite, strip) {
+        report.fault(
+            &strip.span(),
+            "`rewrite` and `strip_prefix` exclude each other",
+            "leave one of them out",
+        );
+    }
+    let Some(pattern) = pattern else {
+        return Rewrite::Keep;
+    };
+    let rewrite =
+        rewrite.and_then(|value| parsed(value, report, |text| Rewrite::build(text, pattern)));
+    let strip = strip.and_then(|value| parsed(value, report, |text| Rewrite::strip(text, pattern)));
+    rewrite.or(strip).unwrap_or_default()
+}
+
+/// `cache = "1h"`, `cache = { ttl = "1h" }` or `cache = "off"`.
+fn read_policy(value: &Spanned<DeValue<'_>>, report: &mut Report<'_>) -> Option<Policy> {
+    if value.get_ref().is_table() {
+        let mut table = Table::of("a route's cache", Some(value), report);
+        let ttl = table.require::<Duration>("ttl", "as `cache = { ttl = \"1h\" }`", report);
+        table.finish(report);
+        return Some(Policy { ttl: ttl?.0 });
+    }
+    Switch::<Duration>::read(value, report)?
+        .on()
+        .map(|ttl| Policy { ttl })
+}
+
+/// `limit = "off"`, or a table with the words of `[limit]`.
+fn read_route_limit(
+    table: &mut Table<'_, '_>,
+    file: &limit::Settings,
+    report: &mut Report<'_>,
+) -> RouteLimit {
+    let off = limit::Settings {
+        per_client: None,
+        global: None,
+        status: file.status,
+    };
+    let shared = |settings| RouteLimit {
+        settings,
+        own_per_client: false,
+        own_global: false,
+    };
+    match table.value("limit", report) {
+        None => shared(*file),
+        Some(value) if value.get_ref().as_str() == Some("off") => shared(off),
+        Some(value) => {
+            let own = Table::of("a route's limit", Some(value), report);
+            let (settings, own_per_client, own_global) =
+                read_limit_keys(own, file, Own::Route, report);
+            RouteLimit {
+                settings,
+                own_per_client,
+                own_global,
+            }
+        }
+    }
+}
+
+/// `timeout = "5s"` for the whole answer, `timeout = "off"`, or a table with the words of
+/// `[timeout]`.
+fn read_route_timeout(
+    table: &mut Table<'_, '_>,
+    file: &Timeout,
+    report: &mut Report<'_>,
+) -> Timeout {
+    let Some(value) = table.value("timeout", report) else {
+        return *file;
+    };
+    if !value.get_ref().is_table() {
+        let response = Switch::<Duration>::read(value, report);
+        return Timeout {
+            response: response.map_or(file.response, Switch::on),
+            ..*file
+        };
+    }
+    let mut own = Table::of("a route's timeout", Some(value), report);
+    let switch = |inherited: Option<Duration>| inherited.map_or(Switch::Off, Switch::On);
+    let timeout = Timeout {
+        connect: own.or("connect", file.connect, report),
+        response: own.or("response", switch(file.response), report).on(),
+        idle: own.or("idle", switch(file.idle), report).on(),
+        body: own.or("body", switch(file.body), report).on(),
+        ..*file
+    };
+    own.finish(report);
+    timeout
+}
+
+impl Read for Pattern {
+    fn read(value: &Spanned<DeValue<'_>>, report: &mut Report<'_>) -> Option<Self> {
+        parsed(value, report, Self::read)
+    }
+}
+
+impl Read for Host {
+    fn read(value: &Spanned<DeValue<'_>>, report: &mut Report<'_>) -> Option<Self> {
+        parsed(value, report, Self::read)
+    }
+}
+
+impl Read for Method {
+    fn read(value: &Spanned<DeValue<'_>>, report: &mut Report<'_>) -> Option<Self> {
+        parsed(value, report, |text| {
+            let method = Self::from_bytes(text.as_bytes())
+                .map_err(|_| "expected a method, as \"GET\"".to_owned())?;
+            match method {
+                Self::CONNECT | Self::TRACE => {
+                    Err("edge never forwards CONNECT and TRACE".to_owned())
+                }
+                _ if text != text.to_ascii_uppercase() => Err(format!(
+                    "methods are told apart by case: write \"{}\"",
+                    text.to_ascii_uppercase()
+                )),
+                method => Ok(method),
+            }
+        })
+    }
+}

@@ -1,0 +1,18 @@
+//! edge: an API gateway that does what its configuration says, refuses what it does not
+//! understand, and can tell why it answered as it did.
+//!
+//! The rooms stand on floors; a module uses only what stands on its own floor or below. See
+//! ARCHITECTURE.md.
+
+// 0: words
+pub mod units;
+// 1: policies
+pub mod cache;
+pub mod client;
+pub mod forward;
+pub mod limit;
+pub mod refusal;
+pub mod route;
+pub mod websocket;
+// 2: configuration
+pub mod config;

@@ -1,0 +1,182 @@
+//! Fair shares: so many requests for each client, so many for all together.
+//!
+//! The client's bucket comes first: a greedy client must not drain what all share. Nothing is
+//! given back when the shared bucket then refuses, or refused clients could ask for free.
+
+mod clients;
+mod quota;
+
+pub use clients::{Clients, Overflow};
+pub use quota::{Bucket, Quota};
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::{HeaderMap, Method, StatusCode};
+
+use crate::client::Client;
+use crate::refusal::Refusal;
+
+/// What a limit answers when it refuses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Status {
+    /// Past the client's own limit.
+    pub per_client: StatusCode,
+    /// Past the limit that all share.
+    pub global: StatusCode,
+}
+
+impl Default for Status {
+    fn default() -> Self {
+        Self {
+            per_client: StatusCode::TOO_MANY_REQUESTS,
+            global: StatusCode::SERVICE_UNAVAILABLE,
+        }
+    }
+}
+
+/// The limits as the configuration gives them, for the file or for a route.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Settings {
+    /// Each client's share.
+    pub per_client: Option<Quota>,
+    /// What all clients share.
+    pub global: Option<Quota>,
+    /// What a refusal answers.
+    pub status: Status,
+}
+
+/// How many clients are told apart at once, unless the configuration says otherwise.
+pub const DEFAULT_CLIENTS: usize = 100_000;
+
+/// The limits of one route, with what has been used of them. Routes that set none of their own
+/// share the file's buckets.
+#[derive(Clone, Default)]
+pub struct Limits {
+    /// Each client's bucket.
+    pub per_client: Option<Arc<Clients>>,
+    /// The bucket that all share.
+    pub global: Option<(Quota, Arc<Bucket>)>,
+    /// What a refusal answers.
+    pub status: Status,
+}
+
+/// What the limits said, for the metrics.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Decision {
+    /// No limit applies: none is set, or the request is a preflight.
+    Unlimited,
+    /// Within the limits.
+    Allowed,
+}
+
+impl Limits {
+    /// Takes one request from the client's bucket and then from the shared one.
+    ///
+    /// `now` is the time since any fixed moment before the first request.
+    pub fn take(&self, client: Client, now: Duration) -> Result<Decision, Refusal> {
+        let status = self.status;
+        if let Some(clients) = &self.per_client {
+            clients
+                .take(client.key, now)
+                .map_err(|retry_after| Refusal::ClientLimit {
+                    status: status.per_client,
+                    retry_after,
+                })?;
+        }
+        if let Some((quota, bucket)) = &self.global {
+            bucket
+                .take(quota, now)
+                .map_err(|retry_after| Refusal::GlobalLimit {
+                    status: status.global,
+                    retry_after,
+                })?;
+        }
+        let limited = self.per_client.is_some() || self.global.is_some();
+        Ok(if limited {
+            Decision::Allowed
+        } else {
+            Decision::Unlimited
+        })
+    }
+}
+
+/// Is this a CORS preflight (Fetch standard 4.8)? The browser sends it, not the person: it costs
+/// nothing.
+pub fn is_preflight(method: &Method, headers: &HeaderMap) -> bool {
+    method == Method::OPTIONS
+        && headers.contains_key(http::header::ORIGIN)
+        && headers.contains_key(http::header::ACCESS_CONTROL_REQUEST_METHOD)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::IpAddr;
+
+    fn client(number: u32) -> Client {
+        let address = IpAddr::V4(number.into());
+        Client {
+            address,
+            key: u128::from(number),
+        }
+    }
+
+    fn limits(per_client: u64, global: u64) -> Limits {
+        let quota = |count| Quota::new(count, Duration::from_secs(1), count);
+        Limits {
+            per_client: Some(Arc::new(Clients::new(quota(per_client), 1_000, None))),
+            global: Some((quota(global), Arc::default())),
+            status: Status::default(),
+        }
+    }
+
+    #[test]
+    fn a_greedy_client_leaves_the_others_their_share() {
+        let limits = limits(10, 100);
+        let now = Duration::from_secs(1);
+        let greedy = (0..1_000)
+            .filter(|_| limits.take(client(1), now).is_ok())
+            .count();
+        assert_eq!(greedy, 10);
+        let others = (2..11).flat_map(|n| (0..10).map(move |_| n));
+        assert!(
+            others
+                .into_iter()
+                .all(|n| limits.take(client(n), now).is_ok())
+        );
+    }
+
+    #[test]
+    fn past_the_shared_limit_everybody_waits() {
+        let limits = limits(10, 100);
+        let now = Duration::from_secs(1);
+        let passed = (0..300)
+            .filter(|n| limits.take(client(n % 30), now).is_ok())
+            .count();
+        assert_eq!(passed, 100);
+        let refused = limits.take(client(99), now).unwrap_err();
+        assert_eq!(
+            (refused.status().as_u16(), refused.reason()),
+            (503, "global_limit")
+        );
+    }
+
+    #[test]
+    fn no_limit_counts_nothing() {
+        assert_eq!(
+            Limits::default().take(client(1), Duration::ZERO),
+            Ok(Decision::Unlimited)
+        );
+    }
+
+    #[test]
+    fn only_a_whole_preflight_is_free() {
+        let mut headers = HeaderMap::new();
+        headers.insert("origin", "https://a.example".parse().unwrap());
+        assert!(!is_preflight(&Method::OPTIONS, &headers));
+        headers.insert("access-control-request-method", "PUT".parse().unwrap());
+        assert!(is_preflight(&Method::OPTIONS, &headers));
+        assert!(!is_preflight(&Method::GET, &headers));
+    }
+}
