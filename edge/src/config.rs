@@ -5,6 +5,7 @@
 //! policy that obeys it.
 
 mod check;
+mod describe;
 mod fault;
 mod reader;
 mod route;

@@ -16,3 +16,26 @@ pub mod route;
 pub mod websocket;
 // 2: configuration
 pub mod config;
+// 3: record
+pub mod access_log;
+pub mod exchange;
+pub mod metrics;
+// 4: doing
+mod admin;
+mod connection;
+mod deadline;
+mod door;
+mod gateway;
+mod handshake;
+mod health;
+mod life;
+mod respond;
+mod sketch;
+mod store;
+mod tunnel;
+mod upstream;
+// 5: start
+#[cfg(feature = "demo")]
+pub mod demo;
+pub mod log;
+pub mod serve;

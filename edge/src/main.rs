@@ -1,2 +1,164 @@
-//! edge
-fn main() {}
+//! The command line of edge.
+
+use std::io::{self, Write};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+use edge::config::Config;
+use edge::serve::{self, Edge};
+use tokio::signal::unix::{SignalKind, signal};
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// An API gateway that does what its configuration says, refuses what it does not understand,
+/// and can tell why it answered as it did.
+#[derive(Parser)]
+#[command(
+    version,
+    args_conflicts_with_subcommands = true,
+    arg_required_else_help = true
+)]
+struct Cli {
+    /// The configuration to serve.
+    #[arg(short, long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Read a configuration, start nothing, and tell what each route will get.
+    Check {
+        /// The configuration to read.
+        file: PathBuf,
+    },
+    /// Start the gateway with an echo server behind it, to try both.
+    #[cfg(feature = "demo")]
+    Demo(DemoArgs),
+}
+
+#[derive(Args)]
+#[cfg_attr(
+    not(feature = "demo"),
+    expect(dead_code, reason = "only `edge demo` has addresses")
+)]
+struct DemoArgs {
+    /// Where the gateway listens.
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8080")]
+    listen: SocketAddr,
+    /// Where probes and metrics are.
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:9090")]
+    admin: SocketAddr,
+    /// Where echo listens.
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8081")]
+    echo: SocketAddr,
+}
+
+/// The configuration is at fault.
+const FAULTY: u8 = 2;
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    match (cli.command, cli.config) {
+        (Some(Command::Check { file }), _) => check(&file),
+        #[cfg(feature = "demo")]
+        (Some(Command::Demo(args)), _) => demo(&args),
+        (None, Some(file)) => run(&file),
+        (None, None) => ExitCode::from(FAULTY),
+    }
+}
+
+fn check(file: &Path) -> ExitCode {
+    match Config::load(file) {
+        Ok(config) => {
+            say(
+                &mut io::stdout(),
+                &format!("{}: ok\n{config}", file.display()),
+            );
+            ExitCode::SUCCESS
+        }
+        Err(faults) => faulty(&*faults),
+    }
+}
+
+fn run(file: &Path) -> ExitCode {
+    let config = match Config::load(file) {
+        Ok(config) => config,
+        Err(faults) => return faulty(&*faults),
+    };
+    let (out, _guard) = edge::log::start(&config.log.level);
+    in_runtime(async {
+        let edge = Edge::start(config, Some(out)).await?;
+        let hurry = told_to_end().await?;
+        edge.end(hurry).await;
+        Ok(())
+    })
+}
+
+#[cfg(feature = "demo")]
+fn demo(args: &DemoArgs) -> ExitCode {
+    use edge::demo::{Addresses, Demo};
+
+    let (out, _guard) = edge::log::start("info");
+    in_runtime(async {
+        let addresses = Addresses {
+            listen: args.listen,
+            admin: args.admin,
+            echo: args.echo,
+        };
+        let demo = Demo::start(addresses, Some(out)).await?;
+        say(&mut io::stderr(), &demo.welcome());
+        let hurry = told_to_end().await?;
+        demo.end(hurry).await;
+        Ok(())
+    })
+}
+
+fn in_runtime(work: impl Future<Output = io::Result<()>>) -> ExitCode {
+    raise_open_files();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(serve::threads())
+        .enable_all()
+        .build();
+    match runtime.and_then(|runtime| runtime.block_on(work)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            say(&mut io::stderr(), &format!("edge: {error}\n"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Waits for SIGTERM or Ctrl-C; tells whether there is a hurry: a person waits, a cluster does not.
+async fn told_to_end() -> io::Result<bool> {
+    let (mut term, mut interrupt) = (
+        signal(SignalKind::terminate())?,
+        signal(SignalKind::interrupt())?,
+    );
+    Ok(tokio::select! {
+        _ = term.recv() => false,
+        _ = interrupt.recv() => true,
+    })
+}
+
+/// Each connection takes a descriptor; what the system allows at most is taken.
+fn raise_open_files() {
+    let mut limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
+    limit.current = limit.maximum;
+    // Where it cannot be raised, the lower limit is what there is.
+    let _ = rustix::process::setrlimit(rustix::process::Resource::Nofile, limit);
+}
+
+fn faulty(faults: &dyn std::error::Error) -> ExitCode {
+    say(&mut io::stderr(), &format!("{faults}\n"));
+    ExitCode::from(FAULTY)
+}
+
+/// Whoever has closed the other end does not want to know.
+fn say(to: &mut dyn Write, text: &str) {
+    let _ = to.write_all(text.as_bytes());
+}

@@ -38,7 +38,7 @@ pub enum Refusal {
         /// When one more request fits.
         retry_after: Duration,
     },
-    /// An upgrade on a route without `websocket = true`, or to another protocol.
+    /// A WebSocket handshake on a route without `websocket = true`.
     UpgradeNotAllowed,
     /// An upgrade that is no valid WebSocket handshake (RFC 6455 4.2.1).
     BadHandshake,
@@ -150,7 +150,7 @@ impl Refusal {
             Self::UpgradeNotAllowed => (
                 403,
                 "upgrade_not_allowed",
-                "the route takes no such upgrade",
+                "the route takes no WebSockets",
                 "http_request_denied",
             ),
             Self::BadHandshake => (

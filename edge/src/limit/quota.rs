@@ -1,5 +1,6 @@
 //! The law of a bucket: GCRA, the token bucket written as one moment in time.
 
+use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -50,6 +51,20 @@ impl Quota {
         } else {
             Err(then - most)
         }
+    }
+}
+
+impl fmt::Display for Quota {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (second, minute, hour) = (1_000_000_000, 60_000_000_000, 3_600_000_000_000);
+        let (length, unit) = if self.interval <= second {
+            (second, "s")
+        } else if self.interval <= minute {
+            (minute, "m")
+        } else {
+            (hour, "h")
+        };
+        write!(f, "{}/{unit}, burst {}", length / self.interval, self.depth)
     }
 }
 

@@ -1,5 +1,7 @@
 //! What a route's `path` and `host` say.
 
+use std::fmt;
+
 /// The paths that a route takes: `/health` exactly, `/api/*` that and all below, `/users/{id}`
 /// one segment of any text.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -147,6 +149,15 @@ pub enum Host {
     Exact(String),
     /// Every name that ends so; kept with its leading dot.
     Below(String),
+}
+
+impl fmt::Display for Host {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Exact(name) => f.write_str(name),
+            Self::Below(end) => write!(f, "*{end}"),
+        }
+    }
 }
 
 impl Host {

@@ -1,0 +1,129 @@
+//! What a configuration amounts to, in words: what `edge check` prints.
+
+use std::fmt;
+use std::time::Duration;
+
+use super::{Config, Route};
+use crate::limit::Quota;
+use crate::route::Rewrite;
+
+impl fmt::Display for Config {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let proxies: Vec<String> = self
+            .server
+            .trust
+            .proxies
+            .iter()
+            .map(ToString::to_string)
+            .collect();
+        let trusted = if proxies.is_empty() {
+            "nobody".to_owned()
+        } else {
+            proxies.join(", ")
+        };
+        writeln!(
+            f,
+            "listens on {}, probes and metrics on {}",
+            self.server.listen, self.admin
+        )?;
+        writeln!(f, "trusts {trusted} to name the client")?;
+        for upstream in &self.upstreams {
+            let health = upstream
+                .health
+                .as_ref()
+                .map_or_else(String::new, |path| format!(", health {path}"));
+            writeln!(
+                f,
+                "upstream {}: {}{health}",
+                upstream.name,
+                upstream.peers.join(", ")
+            )?;
+        }
+        for route in &self.routes {
+            writeln!(f)?;
+            self.describe(route, f)?;
+        }
+        Ok(())
+    }
+}
+
+impl Config {
+    fn describe(&self, route: &Route, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let methods: Vec<&str> = route
+            .rule
+            .methods
+            .iter()
+            .map(http::Method::as_str)
+            .collect();
+        let methods = if methods.is_empty() {
+            "any method".to_owned()
+        } else {
+            methods.join(", ")
+        };
+        writeln!(f, "route {} ({methods})", route.name)?;
+        if !route.rule.hosts.is_empty() {
+            let hosts: Vec<String> = route.rule.hosts.iter().map(ToString::to_string).collect();
+            writeln!(f, "  host       {}", hosts.join(", "))?;
+        }
+        let upstream = self
+            .upstreams
+            .get(route.upstream)
+            .map_or("", |upstream| &upstream.name);
+        let rewrite = match &route.rewrite {
+            Rewrite::Keep => "",
+            Rewrite::Strip(_) => ", the prefix stripped",
+            Rewrite::Build(_) => ", the path rewritten",
+        };
+        writeln!(f, "  upstream   {upstream}{rewrite}")?;
+        let limit = &route.limit;
+        let whose = |own: bool| {
+            if own {
+                "its own"
+            } else {
+                "shared with other routes"
+            }
+        };
+        writeln!(
+            f,
+            "  per_client {}",
+            quota(
+                limit.settings.per_client.as_ref(),
+                whose(limit.own_per_client)
+            )
+        )?;
+        writeln!(
+            f,
+            "  global     {}",
+            quota(limit.settings.global.as_ref(), whose(limit.own_global))
+        )?;
+        let timeout = &route.timeout;
+        let (connect, response) = (time(Some(timeout.connect)), time(timeout.response));
+        writeln!(
+            f,
+            "  timeout    connect {connect}, response {response}, body {}",
+            time(timeout.body)
+        )?;
+        writeln!(
+            f,
+            "  cache      {}",
+            time(route.cache.map(|policy| policy.ttl))
+        )?;
+        let websocket = if route.websocket {
+            format!("yes, idle {}", time(timeout.idle))
+        } else {
+            "no".to_owned()
+        };
+        writeln!(f, "  websocket  {websocket}")
+    }
+}
+
+fn time(time: Option<Duration>) -> String {
+    time.map_or_else(
+        || "off".to_owned(),
+        |time| humantime::format_duration(time).to_string(),
+    )
+}
+
+fn quota(quota: Option<&Quota>, whose: &str) -> String {
+    quota.map_or_else(|| "off".to_owned(), |quota| format!("{quota}, {whose}"))
+}

@@ -1,0 +1,152 @@
+//! A client's connection from its first byte to its last: first Pingora's, and if it became a
+//! WebSocket, the tunnel's.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use pingora::apps::{HttpServerApp, HttpServerOptions, ReusedHttpStream, ServerApp};
+use pingora::protocols::Stream;
+use pingora::protocols::http::ServerSession;
+use pingora::protocols::http::v2::server::H2Options;
+use pingora::proxy::HttpProxy;
+use pingora::server::ShutdownWatch;
+use prometheus::IntGauge;
+use tokio::sync::watch;
+
+use crate::connection::{Connection, Guarded};
+use crate::deadline::Deadline;
+use crate::gateway::Gateway;
+use crate::metrics::Metrics;
+use crate::tunnel;
+
+/// Takes connections in and keeps count of them.
+pub(crate) struct Door {
+    desk: Arc<Desk>,
+    open: Arc<Open>,
+    /// The most connections open at once.
+    most: usize,
+    head_timeout: Duration,
+    metrics: Arc<Metrics>,
+    /// True once no WebSocket may go on.
+    cut: watch::Receiver<bool>,
+}
+
+/// How many connections are open; edge ends when none is.
+#[derive(Debug)]
+pub(crate) struct Open {
+    count: AtomicUsize,
+    gauge: IntGauge,
+}
+
+impl Open {
+    pub(crate) fn new(gauge: IntGauge) -> Arc<Self> {
+        Arc::new(Self {
+            count: AtomicUsize::new(0),
+            gauge,
+        })
+    }
+
+    pub(crate) fn count(&self) -> usize {
+        self.count.load(Ordering::Relaxed)
+    }
+
+    /// Counts one more until the guard is dropped; `None` if there are `most` already.
+    fn enter(self: &Arc<Self>, most: usize) -> Option<Entered> {
+        let one_more = |count| (count < most).then_some(count + 1);
+        self.count
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more)
+            .ok()?;
+        self.gauge.inc();
+        Some(Entered(self.clone()))
+    }
+}
+
+struct Entered(Arc<Open>);
+
+impl Drop for Entered {
+    fn drop(&mut self) {
+        self.0.gauge.dec();
+        self.0.count.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl Door {
+    pub(crate) fn new(
+        proxy: HttpProxy<Gateway>,
+        open: Arc<Open>,
+        most: usize,
+        head_timeout: Duration,
+        metrics: Arc<Metrics>,
+        cut: watch::Receiver<bool>,
+    ) -> Self {
+        Self {
+            desk: Arc::new(Desk(Arc::new(proxy))),
+            open,
+            most,
+            head_timeout,
+            metrics,
+            cut,
+        }
+    }
+}
+
+#[async_trait]
+impl ServerApp for Door {
+    async fn process_new(
+        self: &Arc<Self>,
+        stream: Stream,
+        shutdown: &ShutdownWatch,
+    ) -> Option<Stream> {
+        let Some(_entered) = self.open.enter(self.most) else {
+            self.metrics.connections_refused.inc();
+            return None;
+        };
+        let connection = Arc::new(Connection::default());
+        let guarded = Guarded::new(stream, connection.clone(), self.head_timeout);
+        ServerApp::process_new(&self.desk, Box::new(guarded), shutdown).await;
+        if let Some(refusal) = connection.take_refused() {
+            self.metrics.count_malformed(&refusal);
+            tracing::info!(reason = refusal.reason(), "request_malformed");
+        }
+        if let Some((client, tunnel)) = connection.take_over() {
+            let mut cut = self.cut.clone();
+            let ending = async move {
+                if cut.wait_for(|cut| *cut).await.is_err() {
+                    // Nobody is left who could say so.
+                    std::future::pending::<()>().await;
+                }
+            };
+            tunnel::run(client, tunnel, ending).await;
+        }
+        None
+    }
+
+    /// The listener is closed: connections on which nothing is open are let go.
+    async fn cleanup(&self) {
+        self.desk.0.http_cleanup().await;
+    }
+}
+
+/// Pingora's proxy with a deadline around each request.
+struct Desk(Arc<HttpProxy<Gateway>>);
+
+#[async_trait]
+impl HttpServerApp for Desk {
+    async fn process_new_http(
+        self: &Arc<Self>,
+        session: ServerSession,
+        shutdown: &ShutdownWatch,
+    ) -> Option<ReusedHttpStream> {
+        Deadline::keep(HttpServerApp::process_new_http(&self.0, session, shutdown)).await
+    }
+
+    fn h2_options(&self) -> Option<H2Options> {
+        self.0.h2_options()
+    }
+
+    fn server_options(&self) -> Option<&HttpServerOptions> {
+        self.0.server_options()
+    }
+}

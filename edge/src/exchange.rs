@@ -1,0 +1,155 @@
+//! What is known of one request and its answer so far (an "exchange", RFC 9110).
+
+use std::net::IpAddr;
+use std::time::{Duration, Instant, SystemTime};
+
+use crate::client::Client;
+use crate::refusal::Refusal;
+
+/// One request with its response.
+#[derive(Debug)]
+pub struct Exchange {
+    /// When the request's head had arrived, on the clock that never jumps.
+    pub began: Instant,
+    /// The same moment as people write it.
+    pub time: SystemTime,
+    /// The id that stands in the answer, the log, and every problem body.
+    pub id: String,
+    /// The address at the other end of the connection.
+    pub peer: IpAddr,
+    /// Who asks.
+    pub client: Client,
+    /// `http` or `https`, as the client sees it.
+    pub scheme: &'static str,
+    /// The place of the route among the routes.
+    pub route: Option<usize>,
+    /// edge's own no, if it said one.
+    pub refusal: Option<Refusal>,
+    /// The status of the answer; 0 as long as there is none.
+    pub status: u16,
+    /// What the cache did.
+    pub cache: CacheState,
+    /// Why the cache was passed by or the answer not kept.
+    pub cache_reason: Option<&'static str>,
+    /// The upstream's part.
+    pub upstream: Upstream,
+    /// Has the whole request body arrived?
+    pub body_arrived: bool,
+}
+
+/// The upstream's part in an exchange.
+#[derive(Debug, Default)]
+pub struct Upstream {
+    /// The peers tried, by their place in the upstream, the last one last.
+    pub tried: Vec<usize>,
+    /// When the first peer was chosen.
+    pub began: Option<Instant>,
+    /// How long the upstream took, once it is done.
+    pub took: Option<Duration>,
+    /// The status that the peer sent.
+    pub status: Option<u16>,
+}
+
+/// What the cache did, as RFC 9211 and the log say it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum CacheState {
+    /// The route has none.
+    #[default]
+    Off,
+    /// The request passed it by.
+    Bypass,
+    /// Answered from it.
+    Hit,
+    /// Not there; fetched.
+    Miss,
+    /// There but too old; fetched anew.
+    Expired,
+    /// There but too old; the upstream said that it still holds.
+    Revalidated,
+    /// There but too old, handed out all the same.
+    Stale,
+}
+
+impl CacheState {
+    /// The word in log and metrics.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Off => "off",
+            Self::Bypass => "bypass",
+            Self::Hit => "hit",
+            Self::Miss => "miss",
+            Self::Expired => "expired",
+            Self::Revalidated => "revalidated",
+            Self::Stale => "stale",
+        }
+    }
+
+    /// All of them, for metrics that must exist before the first request.
+    pub const ALL: [Self; 7] = [
+        Self::Off,
+        Self::Bypass,
+        Self::Hit,
+        Self::Miss,
+        Self::Expired,
+        Self::Revalidated,
+        Self::Stale,
+    ];
+}
+
+impl Exchange {
+    /// A request from `client` that has just arrived through `peer`.
+    pub fn begin(id: String, peer: IpAddr, client: Client, scheme: &'static str) -> Self {
+        Self {
+            began: Instant::now(),
+            time: SystemTime::now(),
+            id,
+            peer,
+            client,
+            scheme,
+            route: None,
+            refusal: None,
+            status: 0,
+            cache: CacheState::Off,
+            cache_reason: None,
+            upstream: Upstream::default(),
+            body_arrived: false,
+        }
+    }
+
+    /// The reason word: edge's own no, or empty.
+    pub fn reason(&self) -> &'static str {
+        self.refusal.as_ref().map_or("", Refusal::reason)
+    }
+
+    /// The upstream is done with this exchange, well or not.
+    pub fn upstream_done(&mut self) {
+        if self.upstream.took.is_none() {
+            self.upstream.took = self.upstream.began.map(|began| began.elapsed());
+        }
+    }
+
+    /// How long it took in all, and how much of it was edge's own doing.
+    pub fn times(&self) -> Times {
+        let total = self.began.elapsed();
+        let upstream = self
+            .upstream
+            .took
+            .or_else(|| self.upstream.began.map(|began| began.elapsed()));
+        Times {
+            total,
+            upstream,
+            gateway: total.saturating_sub(upstream.unwrap_or_default()),
+        }
+    }
+}
+
+/// Where the time went.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Times {
+    /// From the request's arrival to the last byte.
+    pub total: Duration,
+    /// From the choice of a peer to the last byte of its answer; `None` if no peer was asked.
+    pub upstream: Option<Duration>,
+    /// The rest.
+    pub gateway: Duration,
+}

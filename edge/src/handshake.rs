@@ -1,0 +1,118 @@
+//! How a request becomes a WebSocket: edge asks the peer itself, and answers 101 only after the
+//! peer has.
+//!
+//! Connecting, choosing among peers and the deadline are those of every other request.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{StatusCode, header};
+use pingora::connectors::TransportConnector;
+use pingora::http::{RequestHeader, ResponseHeader};
+use pingora::protocols::Stream;
+use pingora::protocols::http::v1::client::HttpSession;
+
+use crate::refusal::Refusal;
+use crate::upstream::{self, Upstream, http_peer};
+
+/// What the peer said to the handshake.
+pub(crate) enum Answer {
+    /// 101: the streams belong to the two sides from now on.
+    Switched {
+        head: Box<ResponseHeader>,
+        peer: Stream,
+        /// What the peer sent together with its 101.
+        early: Bytes,
+    },
+    /// Anything else, which passes through like every answer.
+    Other {
+        head: Box<ResponseHeader>,
+        session: Box<HttpSession>,
+    },
+}
+
+/// Asks the peers of `upstream`, one after the other, until one can be reached.
+pub(crate) async fn ask(
+    connector: &TransportConnector,
+    upstream: &Upstream,
+    tried: &mut Vec<usize>,
+    request: Box<RequestHeader>,
+    connect_timeout: Duration,
+) -> Result<Answer, Refusal> {
+    let stream = connect(connector, upstream, tried, connect_timeout).await?;
+    let mut session = Box::new(HttpSession::new(stream));
+    session
+        .write_request_header(request)
+        .await
+        .map_err(|error| upstream::refusal(&error))?;
+    loop {
+        session
+            .read_response()
+            .await
+            .map_err(|error| upstream::refusal(&error))?;
+        let head = session.resp_header().ok_or(Refusal::UpstreamInvalid)?;
+        if head.status == StatusCode::SWITCHING_PROTOCOLS {
+            let head = Box::new(head.clone());
+            return switch(session, head).await;
+        }
+        // Other interim answers concern the peer and edge only.
+        if !head.status.is_informational() {
+            let head = Box::new(head.clone());
+            return Ok(Answer::Other { head, session });
+        }
+    }
+}
+
+async fn connect(
+    connector: &TransportConnector,
+    upstream: &Upstream,
+    tried: &mut Vec<usize>,
+    connect_timeout: Duration,
+) -> Result<Stream, Refusal> {
+    let mut last = Refusal::NoPeer;
+    while let Some((place, address)) = upstream.choose(tried) {
+        tried.push(place);
+        match connector
+            .new_stream(&http_peer(address, connect_timeout))
+            .await
+        {
+            Ok(stream) => return Ok(stream),
+            Err(error) => last = upstream::refusal(&error),
+        }
+    }
+    Err(last)
+}
+
+async fn switch(
+    mut session: Box<HttpSession>,
+    head: Box<ResponseHeader>,
+) -> Result<Answer, Refusal> {
+    let websocket = head
+        .headers
+        .get(header::UPGRADE)
+        .is_some_and(|to| to.as_bytes().eq_ignore_ascii_case(b"websocket"));
+    if !websocket || !head.headers.contains_key(header::SEC_WEBSOCKET_ACCEPT) {
+        return Err(Refusal::UpstreamInvalid);
+    }
+    let early = if_ready(session.read_body_bytes()).await;
+    let early = match early {
+        None => Bytes::new(),
+        Some(Ok(Some(early))) => early,
+        Some(Ok(None) | Err(_)) => return Err(Refusal::UpstreamClosed),
+    };
+    Ok(Answer::Switched {
+        head,
+        peer: session.into_inner(),
+        early,
+    })
+}
+
+/// What the future has ready now; `None` if it would have to wait.
+pub(crate) async fn if_ready<F: Future>(future: F) -> Option<F::Output> {
+    let future = std::pin::pin!(future);
+    tokio::select! {
+        biased;
+        output = future => Some(output),
+        () = std::future::ready(()) => None,
+    }
+}

@@ -1,0 +1,366 @@
+//! The figures on `/metrics`, in the words of the configuration and the log.
+//!
+//! Label values are bounded: routes, upstreams and peers come from the configuration, reasons
+//! from the closed list of refusals, and methods that nobody standardised are `OTHER`.
+
+use http::Method;
+use prometheus::{
+    Encoder, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge,
+    IntGaugeVec, Opts, Registry, TextEncoder, core::Collector,
+};
+
+use crate::exchange::{CacheState, Exchange};
+use crate::refusal::Refusal;
+
+/// The buckets of the times that people feel, in seconds.
+const SECONDS: &[f64] = &[
+    0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0,
+];
+/// The buckets of edge's own share, in seconds.
+const OVERHEAD: &[f64] = &[
+    0.000_05, 0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.05, 0.25,
+];
+/// The buckets of a WebSocket's life, in seconds.
+const LIFETIMES: &[f64] = &[
+    0.1, 1.0, 10.0, 60.0, 300.0, 900.0, 3_600.0, 14_400.0, 86_400.0,
+];
+
+/// All that edge counts.
+#[derive(Debug)]
+pub struct Metrics {
+    registry: Registry,
+    requests: IntCounterVec,
+    /// Each route's own figures, in the order of the routes; the last is for no route.
+    routes: Vec<PerRoute>,
+    /// Requests that were not even HTTP, by reason.
+    malformed: IntCounterVec,
+    /// Connections from clients open now.
+    pub connections: IntGauge,
+    /// Connections that were closed at once because too many were open.
+    pub connections_refused: IntCounter,
+    /// Places taken in the table of clients.
+    pub limit_clients: IntGauge,
+    /// Bytes in the cache's store.
+    pub cache_bytes: IntGauge,
+    /// Answers in the cache's store.
+    pub cache_entries: IntGauge,
+    /// Answers that made room for others.
+    pub cache_evictions: IntCounter,
+    /// Log lines that found the writer's queue full.
+    pub log_lines_lost: IntGauge,
+    /// Is the peer well? 1 or 0.
+    pub peer_up: IntGaugeVec,
+    peer_failures: IntCounterVec,
+}
+
+/// The figures of one route.
+#[derive(Debug)]
+pub struct PerRoute {
+    name: String,
+    duration: Histogram,
+    upstream: Histogram,
+    overhead: Histogram,
+    bytes_in: IntCounter,
+    bytes_out: IntCounter,
+    allowed: IntCounter,
+    client_limit: IntCounter,
+    global_limit: IntCounter,
+    cache: Vec<IntCounter>,
+    /// WebSockets open now.
+    pub websockets: IntGauge,
+    /// WebSockets opened.
+    pub websockets_opened: IntCounter,
+    /// How long they lived.
+    pub websocket_lifetime: Histogram,
+    /// Bytes from clients through WebSockets.
+    pub websocket_bytes_in: IntCounter,
+    /// Bytes to clients through WebSockets.
+    pub websocket_bytes_out: IntCounter,
+}
+
+/// Something is wrong with a metric's name: a fault of edge's own, found at start.
+pub type Result<T> = std::result::Result<T, prometheus::Error>;
+
+impl Metrics {
+    /// Figures for these routes, all at zero.
+    pub fn new(routes: &[&str]) -> Result<Self> {
+        let registry = Registry::new();
+        let make = Maker(&registry);
+        let duration = make.histograms(
+            "edge_request_duration_seconds",
+            "From the request's arrival to the last byte of the answer",
+            SECONDS,
+        )?;
+        let upstream = make.histograms(
+            "edge_upstream_duration_seconds",
+            "From the choice of a peer to the last byte of its answer",
+            SECONDS,
+        )?;
+        let overhead = make.histograms(
+            "edge_gateway_overhead_seconds",
+            "The part of a request's time that edge itself took",
+            OVERHEAD,
+        )?;
+        let received = make.counters(
+            "edge_received_bytes_total",
+            "Bytes of request bodies",
+            &["route"],
+        )?;
+        let sent = make.counters(
+            "edge_sent_bytes_total",
+            "Bytes of answers' bodies",
+            &["route"],
+        )?;
+        let limits = make.counters(
+            "edge_limit_decisions_total",
+            "What the limits decided",
+            &["route", "decision"],
+        )?;
+        let cache = make.counters(
+            "edge_cache_requests_total",
+            "What the cache did",
+            &["route", "state"],
+        )?;
+        let open = make.gauges("edge_websockets", "WebSockets open now", &["route"])?;
+        let opened = make.counters(
+            "edge_websockets_opened_total",
+            "WebSockets opened",
+            &["route"],
+        )?;
+        let lifetime = make.histograms(
+            "edge_websocket_lifetime_seconds",
+            "How long WebSockets lived",
+            LIFETIMES,
+        )?;
+        let moved = make.counters(
+            "edge_websocket_bytes_total",
+            "Bytes through WebSockets",
+            &["route", "direction"],
+        )?;
+        let per_route = |name: &str| PerRoute {
+            name: name.to_owned(),
+            duration: duration.with_label_values(&[name]),
+            upstream: upstream.with_label_values(&[name]),
+            overhead: overhead.with_label_values(&[name]),
+            bytes_in: received.with_label_values(&[name]),
+            bytes_out: sent.with_label_values(&[name]),
+            allowed: limits.with_label_values(&[name, "allowed"]),
+            client_limit: limits.with_label_values(&[name, "client_limit"]),
+            global_limit: limits.with_label_values(&[name, "global_limit"]),
+            cache: CacheState::ALL
+                .iter()
+                .map(|state| cache.with_label_values(&[name, state.as_str()]))
+                .collect(),
+            websockets: open.with_label_values(&[name]),
+            websockets_opened: opened.with_label_values(&[name]),
+            websocket_lifetime: lifetime.with_label_values(&[name]),
+            websocket_bytes_in: moved.with_label_values(&[name, "in"]),
+            websocket_bytes_out: moved.with_label_values(&[name, "out"]),
+        };
+        let routes = routes
+            .iter()
+            .copied()
+            .chain(["none"])
+            .map(per_route)
+            .collect();
+        let build = make.gauges(
+            "edge_build_info",
+            "Which edge this is; always 1",
+            &["version"],
+        )?;
+        build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
+        Ok(Self {
+            requests: make.counters(
+                "edge_requests_total",
+                "Requests by what became of them",
+                &["route", "method", "status", "reason"],
+            )?,
+            routes,
+            malformed: make.counters(
+                "edge_malformed_total",
+                "Requests refused before they could be read, by reason",
+                &["reason"],
+            )?,
+            connections: make.gauge("edge_connections", "Clients' connections open now")?,
+            connections_refused: make.counter(
+                "edge_connections_refused_total",
+                "Connections closed at once because too many were open",
+            )?,
+            limit_clients: make.gauge("edge_limit_clients", "Clients that have a bucket now")?,
+            cache_bytes: make.gauge(
+                "edge_cache_bytes",
+                "Bytes in the cache's store, its overhead included",
+            )?,
+            cache_entries: make.gauge("edge_cache_entries", "Answers in the cache's store")?,
+            cache_evictions: make.counter(
+                "edge_cache_evictions_total",
+                "Answers that made room for others",
+            )?,
+            log_lines_lost: make.gauge(
+                "edge_log_lines_lost_total",
+                "Log lines that found the writer's queue full",
+            )?,
+            peer_up: make.gauges(
+                "edge_upstream_up",
+                "Is the peer well?",
+                &["upstream", "peer"],
+            )?,
+            peer_failures: make.counters(
+                "edge_upstream_failures_total",
+                "Tries that failed, by reason",
+                &["upstream", "reason"],
+            )?,
+            registry,
+        })
+    }
+
+    /// A route's figures; without a route, those of requests that fit none.
+    pub fn route(&self, route: Option<usize>) -> Option<&PerRoute> {
+        route
+            .and_then(|route| self.routes.get(route))
+            .or(self.routes.last())
+    }
+
+    /// An exchange has ended.
+    pub fn count(&self, exchange: &Exchange, method: &Method, bytes_in: u64, bytes_out: u64) {
+        let Some(route) = self.route(exchange.route) else {
+            return;
+        };
+        let mut digits = [0; 3];
+        let status = status_text(exchange.status, &mut digits);
+        let labels = [
+            route.name.as_str(),
+            method_label(method),
+            status,
+            exchange.reason(),
+        ];
+        self.requests.with_label_values(&labels).inc();
+        let times = exchange.times();
+        route.duration.observe(times.total.as_secs_f64());
+        route.overhead.observe(times.gateway.as_secs_f64());
+        if let Some(upstream) = times.upstream {
+            route.upstream.observe(upstream.as_secs_f64());
+        }
+        route.bytes_in.inc_by(bytes_in);
+        route.bytes_out.inc_by(bytes_out);
+        if let Some(cache) = route.cache.get(exchange.cache as usize) {
+            cache.inc();
+        }
+        match exchange.refusal {
+            Some(Refusal::ClientLimit { .. }) => route.client_limit.inc(),
+            Some(Refusal::GlobalLimit { .. }) => route.global_limit.inc(),
+            _ => {}
+        }
+    }
+
+    /// The limits let a request pass.
+    pub fn limit_allowed(&self, route: usize) {
+        if let Some(route) = self.route(Some(route)) {
+            route.allowed.inc();
+        }
+    }
+
+    /// A request was refused before it became an exchange.
+    pub fn count_malformed(&self, refusal: &Refusal) {
+        self.malformed.with_label_values(&[refusal.reason()]).inc();
+    }
+
+    /// A try at a peer failed.
+    pub fn count_failure(&self, upstream: &str, refusal: &Refusal) {
+        self.peer_failures
+            .with_label_values(&[upstream, refusal.reason()])
+            .inc();
+    }
+
+    /// All figures as Prometheus reads them.
+    pub fn text(&self) -> Vec<u8> {
+        let mut text = Vec::new();
+        // Writing to memory fails for a faulty metric only, which `new` would have refused.
+        let _ = TextEncoder::new().encode(&self.registry.gather(), &mut text);
+        text
+    }
+}
+
+fn status_text(status: u16, digits: &mut [u8; 3]) -> &str {
+    for (place, digit) in [100, 10, 1].into_iter().zip(digits.iter_mut()) {
+        *digit = b'0' + u8::try_from(status / place % 10).unwrap_or_default();
+    }
+    std::str::from_utf8(digits).unwrap_or_default()
+}
+
+/// The method, or `OTHER`: a client must not be able to grow the metrics.
+fn method_label(method: &Method) -> &str {
+    match *method {
+        Method::GET
+        | Method::HEAD
+        | Method::POST
+        | Method::PUT
+        | Method::PATCH
+        | Method::DELETE
+        | Method::OPTIONS => method.as_str(),
+        _ => "OTHER",
+    }
+}
+
+/// Makes metrics and registers them.
+struct Maker<'a>(&'a Registry);
+
+impl Maker<'_> {
+    fn register<C: Collector + Clone + 'static>(&self, metric: C) -> Result<C> {
+        self.0.register(Box::new(metric.clone()))?;
+        Ok(metric)
+    }
+
+    fn counter(&self, name: &str, help: &str) -> Result<IntCounter> {
+        self.register(IntCounter::new(name, help)?)
+    }
+
+    fn counters(&self, name: &str, help: &str, labels: &[&str]) -> Result<IntCounterVec> {
+        self.register(IntCounterVec::new(Opts::new(name, help), labels)?)
+    }
+
+    fn gauge(&self, name: &str, help: &str) -> Result<IntGauge> {
+        self.register(IntGauge::new(name, help)?)
+    }
+
+    fn gauges(&self, name: &str, help: &str, labels: &[&str]) -> Result<IntGaugeVec> {
+        self.register(IntGaugeVec::new(Opts::new(name, help), labels)?)
+    }
+
+    fn histograms(&self, name: &str, help: &str, buckets: &[f64]) -> Result<HistogramVec> {
+        self.register(HistogramVec::new(
+            HistogramOpts::new(name, help).buckets(buckets.to_vec()),
+            &["route"],
+        )?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::client::Client;
+
+    #[test]
+    fn no_client_can_grow_the_metrics() {
+        let metrics = Metrics::new(&["/a"]).unwrap();
+        let address = [127, 0, 0, 1].into();
+        let mut exchange =
+            Exchange::begin(String::new(), address, Client { address, key: 0 }, "http");
+        exchange.route = Some(0);
+        exchange.status = 200;
+        metrics.count(&exchange, &Method::GET, 0, 5);
+        let before = String::from_utf8(metrics.text()).unwrap().lines().count();
+        for number in 0..100 {
+            let method = Method::from_bytes(format!("M{number}").as_bytes()).unwrap();
+            metrics.count(&exchange, &method, 0, 0);
+        }
+        let text = String::from_utf8(metrics.text()).unwrap();
+        assert_eq!(text.lines().count(), before + 1);
+        assert!(
+            text.contains(
+                "edge_requests_total{method=\"OTHER\",reason=\"\",route=\"/a\",status=\"200\"} 100"
+            ),
+            "{text}"
+        );
+    }
+}

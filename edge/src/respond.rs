@@ -1,0 +1,197 @@
+//! The one place that writes edge's own answers, and the dressing room that every answer passes.
+//!
+//! Pingora's own `respond_error` closes the connection, which would turn each 429 into a
+//! reconnect; here the connection stays open where the request allows it.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Method, header};
+use pingora::Result;
+use pingora::http::ResponseHeader;
+use pingora::proxy::Session;
+use serde::Serialize;
+
+use crate::exchange::{CacheState, Exchange};
+use crate::refusal::Refusal;
+
+/// A problem body (RFC 9457).
+#[derive(Serialize)]
+struct Problem<'a> {
+    r#type: String,
+    title: &'a str,
+    status: u16,
+    detail: &'a str,
+    reason: &'a str,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    instance: &'a str,
+}
+
+fn problem(refusal: &Refusal, instance: &str) -> Vec<u8> {
+    let status = refusal.status();
+    let problem = Problem {
+        r#type: format!("urn:edge:problem:{}", refusal.reason()),
+        title: status.canonical_reason().unwrap_or("Client Closed Request"),
+        status: status.as_u16(),
+        detail: refusal.detail(),
+        reason: refusal.reason(),
+        instance,
+    };
+    // Plain texts and a number always become JSON.
+    serde_json::to_vec(&problem).unwrap_or_default()
+}
+
+fn proxy_status(refusal: &Refusal) -> String {
+    format!(
+        "edge; error={}; details=\"{}\"",
+        refusal.proxy_error(),
+        refusal.reason()
+    )
+}
+
+/// A request's body up to this size is read and thrown away so that the connection can stay open.
+const DRAIN: usize = 64 << 10;
+/// How long such a body may take.
+const DRAIN_TIME: Duration = Duration::from_secs(1);
+
+/// Answers with this refusal.
+pub(crate) async fn refuse(
+    session: &mut Session,
+    refusal: Refusal,
+    exchange: &mut Exchange,
+) -> Result<()> {
+    let body = problem(&refusal, &exchange.id);
+    let mut header = ResponseHeader::build(refusal.status(), Some(10))?;
+    header.insert_header(header::CONTENT_TYPE, "application/problem+json")?;
+    header.insert_header(header::CONTENT_LENGTH, body.len())?;
+    header.insert_header(header::CACHE_CONTROL, "no-store")?;
+    header.insert_header("Proxy-Status", proxy_status(&refusal))?;
+    if let Some(seconds) = refusal.retry_after() {
+        header.insert_header(header::RETRY_AFTER, seconds)?;
+    }
+    match &refusal {
+        Refusal::MethodNotAllowed { allow } => header.insert_header(header::ALLOW, allow)?,
+        Refusal::HandshakeVersion => {
+            header.insert_header(header::SEC_WEBSOCKET_VERSION, "13")?;
+            header.insert_header(header::UPGRADE, "websocket")?;
+        }
+        _ => {}
+    }
+    header.insert_header("X-Request-Id", &exchange.id)?;
+    exchange.status = refusal.status().as_u16();
+    exchange.refusal = Some(refusal);
+    drain_small_body(session).await;
+    let empty = session.req_header().method == Method::HEAD;
+    session
+        .write_response_header(Box::new(header), empty)
+        .await?;
+    if !empty {
+        session
+            .write_response_body(Some(Bytes::from(body)), true)
+            .await?;
+    }
+    Ok(())
+}
+
+/// Reads a small request body to its end; what is larger, or waits for a `100 Continue` that
+/// never comes, closes the connection instead.
+async fn drain_small_body(session: &mut Session) {
+    let headers = &session.req_header().headers;
+    let length = headers
+        .get(header::CONTENT_LENGTH)
+        .and_then(|length| length.to_str().ok()?.parse::<usize>().ok());
+    let small =
+        length.is_some_and(|length| length <= DRAIN) && !headers.contains_key(header::EXPECT);
+    if small && !session.is_body_done() {
+        session.set_total_drain_timeout(Some(DRAIN_TIME));
+        // A body that does not come leaves the connection to be closed.
+        let _ = session.drain_request_body().await;
+    }
+}
+
+/// A whole answer as bytes, for connections on which there was no request to answer.
+pub(crate) fn bare(refusal: &Refusal) -> Vec<u8> {
+    let body = problem(refusal, "");
+    let status = refusal.status();
+    let title = status.canonical_reason().unwrap_or_default();
+    let allow = if status == http::StatusCode::METHOD_NOT_ALLOWED {
+        "Allow: GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS\r\n"
+    } else {
+        ""
+    };
+    let mut answer = format!(
+        "HTTP/1.1 {} {title}\r\nContent-Type: application/problem+json\r\nContent-Length: {}\r\n{allow}Cache-Control: no-store\r\nProxy-Status: {}\r\nConnection: close\r\n\r\n",
+        status.as_u16(),
+        body.len(),
+        proxy_status(refusal),
+    )
+    .into_bytes();
+    answer.extend_from_slice(&body);
+    answer
+}
+
+/// What every answer from an upstream or the cache gets before it leaves.
+pub(crate) fn dress(
+    header: &mut ResponseHeader,
+    exchange: &Exchange,
+    cache_status: Option<String>,
+) -> Result<()> {
+    header.insert_header("X-Request-Id", &exchange.id)?;
+    header.insert_header(
+        header::VIA,
+        crate::forward::via(&header.headers, header.version),
+    )?;
+    if let Some(cache_status) = cache_status {
+        header.append_header("Cache-Status", cache_status)?;
+    }
+    Ok(())
+}
+
+/// What the cache did, as RFC 9211 says it; `None` on a route without a cache.
+pub(crate) fn cache_status(exchange: &Exchange, ttl: Option<u64>) -> Option<String> {
+    let ttl = ttl.map(|ttl| format!("; ttl={ttl}")).unwrap_or_default();
+    let stored = if exchange.cache_reason.is_none() {
+        "; stored"
+    } else {
+        ""
+    };
+    Some(match exchange.cache {
+        CacheState::Off => return None,
+        CacheState::Bypass => "edge; fwd=bypass".to_owned(),
+        CacheState::Hit => format!("edge; hit{ttl}"),
+        CacheState::Stale => "edge; hit; ttl=-1".to_owned(),
+        CacheState::Miss => format!("edge; fwd=uri-miss{stored}{ttl}"),
+        CacheState::Expired => format!("edge; fwd=stale{stored}{ttl}"),
+        CacheState::Revalidated => format!("edge; fwd=stale; fwd-status=304{stored}{ttl}"),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_refusal_tells_the_same_reason_everywhere() {
+        for refusal in Refusal::all() {
+            let body: serde_json::Value =
+                serde_json::from_slice(&problem(&refusal, "id-1")).unwrap();
+            assert_eq!(body["reason"], refusal.reason());
+            assert_eq!(
+                body["type"],
+                format!("urn:edge:problem:{}", refusal.reason())
+            );
+            assert_eq!(body["status"], refusal.status().as_u16());
+            assert_eq!(body["instance"], "id-1");
+            assert!(proxy_status(&refusal).contains(refusal.reason()));
+        }
+    }
+
+    #[test]
+    fn a_bare_answer_is_framed_and_closes() {
+        let answer = String::from_utf8(bare(&Refusal::BadRequest)).unwrap();
+        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+        assert!(head.starts_with("HTTP/1.1 400 Bad Request\r\n"));
+        assert!(head.contains(&format!("Content-Length: {}", body.len())));
+        assert!(head.contains("Connection: close"));
+    }
+}
