@@ -1,20 +1,22 @@
 //! The way of a request through edge, from top to bottom: a method a phase, a line a step, in the
 //! order in which Pingora calls them.
 
+mod caching;
+mod record;
+mod request;
+mod upgrade;
+
 use std::net::{IpAddr, Ipv4Addr};
 use std::os::fd::RawFd;
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use http::{StatusCode, Version, header};
+use http::StatusCode;
 use pingora::cache::key::HashBinary;
 use pingora::cache::lock::CacheKeyLockImpl;
-use pingora::cache::{
-    CacheKey, CacheMeta, CacheOptionOverrides, CachePhase, NoCacheReason, RespCacheable,
-    VarianceBuilder,
-};
+use pingora::cache::{CacheKey, CacheMeta, RespCacheable};
 use pingora::connectors::TransportConnector;
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::modules::http::HttpModules;
@@ -28,16 +30,15 @@ use crate::client::{Client, Trust};
 use crate::config::Timeout;
 use crate::connection::Connection;
 use crate::deadline::{Deadline, Expired};
-use crate::exchange::{CacheState, Exchange};
-use crate::handshake::{self, Answer};
+use crate::exchange::Exchange;
 use crate::limit::{Decision, Limits};
 use crate::metrics::Metrics;
 use crate::refusal::Refusal;
 use crate::route::{Path, Rewrite, Routes};
 use crate::store::Store;
-use crate::tunnel::{End, Open, Tunnel};
 use crate::upstream::{self, Upstream, http_peer};
 use crate::{cache, forward, limit, respond, websocket};
+use request::{host_of, one_content_length};
 
 /// All that the steps need: policies, upstreams, and the record.
 pub(crate) struct Gateway {
@@ -116,151 +117,6 @@ impl Gateway {
     fn upstream(&self, exchange: &Exchange) -> Option<&Upstream> {
         self.rule(exchange)
             .and_then(|rule| self.upstreams.get(rule.upstream))
-    }
-
-    /// The head as the peer sees it.
-    fn forward(&self, request: &mut RequestHeader, exchange: &Exchange) -> Result<()> {
-        let trusted = self.trust.trusts(exchange.peer);
-        request.insert_header(
-            "X-Forwarded-For",
-            forward::forwarded_for(&request.headers, exchange.peer),
-        )?;
-        if !(trusted && request.headers.contains_key("x-forwarded-proto")) {
-            request.insert_header("X-Forwarded-Proto", exchange.scheme)?;
-        }
-        if !(trusted && request.headers.contains_key("x-forwarded-host")) {
-            match request.headers.get(header::HOST).cloned() {
-                Some(host) => request.insert_header("X-Forwarded-Host", host)?,
-                None => drop(request.remove_header("X-Forwarded-Host")),
-            }
-        }
-        request.insert_header("X-Request-Id", &exchange.id)?;
-        request.insert_header(header::VIA, forward::via(&request.headers, request.version))?;
-        let rewrite = self
-            .rule(exchange)
-            .map_or(&Rewrite::Keep, |rule| &rule.rewrite);
-        if *rewrite != Rewrite::Keep || request.uri.authority().is_some() {
-            let path = rewrite.apply(request.uri.path());
-            let target = match request.uri.query() {
-                Some(query) => format!("{path}?{query}"),
-                None => path.into_owned(),
-            };
-            request.set_raw_path(target.as_bytes())?;
-        }
-        Ok(())
-    }
-
-    /// Asks a peer to become a WebSocket; the client learns 101 only after the peer has said so.
-    async fn upgrade(&self, session: &mut Session, context: &mut Context) -> Result<()> {
-        let mut request = Box::new(session.req_header().clone());
-        for name in forward::hop_by_hop(&request.headers) {
-            request.remove_header(&name);
-        }
-        self.forward(&mut request, &context.exchange)?;
-        request.insert_header(header::CONNECTION, "Upgrade")?;
-        request.insert_header(header::UPGRADE, "websocket")?;
-        match self.ask_peer(request, context).await {
-            Ok(Answer::Switched { head, peer, early }) => {
-                self.open(session, context, head, peer, early).await
-            }
-            Ok(Answer::Other {
-                head,
-                session: peer,
-            }) => pass_through(session, context, head, peer).await,
-            Err(refusal) => {
-                if let Some(upstream) = self.upstream(&context.exchange) {
-                    self.metrics.count_failure(&upstream.name, &refusal);
-                }
-                respond::refuse(session, refusal, &mut context.exchange).await
-            }
-        }
-    }
-
-    async fn ask_peer(
-        &self,
-        request: Box<RequestHeader>,
-        context: &mut Context,
-    ) -> Result<Answer, Refusal> {
-        let exchange = &mut context.exchange;
-        let rule = self.rule(exchange).ok_or(Refusal::Internal)?;
-        let upstream = self.upstreams.get(rule.upstream).ok_or(Refusal::Internal)?;
-        exchange.upstream.began = Some(Instant::now());
-        let left = context.deadline.left();
-        let connect = left.map_or(rule.timeout.connect, |left| left.min(rule.timeout.connect));
-        let asking = handshake::ask(
-            &self.connector,
-            upstream,
-            &mut exchange.upstream.tried,
-            request,
-            connect,
-        );
-        let answer = match left {
-            Some(left) => tokio::time::timeout(left, asking)
-                .await
-                .unwrap_or(Err(Refusal::ResponseTimeout)),
-            None => asking.await,
-        };
-        exchange.upstream_done();
-        answer
-    }
-
-    /// Tells the client 101 and hands both streams over to the tunnel.
-    async fn open(
-        &self,
-        session: &mut Session,
-        context: &mut Context,
-        mut head: Box<ResponseHeader>,
-        peer: pingora::protocols::Stream,
-        early: Bytes,
-    ) -> Result<()> {
-        let Some(connection) = context.connection.clone() else {
-            return respond::refuse(session, Refusal::Internal, &mut context.exchange).await;
-        };
-        context.deadline.stop();
-        context.exchange.status = StatusCode::SWITCHING_PROTOCOLS.as_u16();
-        context.exchange.upstream.status = Some(StatusCode::SWITCHING_PROTOCOLS.as_u16());
-        head.insert_header("X-Request-Id", &context.exchange.id)?;
-        session.write_response_header(head, false).await?;
-        let from_client = handshake::if_ready(session.downstream_session.read_request_body()).await;
-        let from_client = from_client
-            .and_then(Result::ok)
-            .flatten()
-            .unwrap_or_default();
-        if let Some(tunnel) = self.tunnel(session, &context.exchange, peer, early, from_client) {
-            connection.hand_over(tunnel);
-        }
-        Ok(())
-    }
-
-    fn tunnel(
-        &self,
-        session: &Session,
-        exchange: &Exchange,
-        peer: pingora::protocols::Stream,
-        from_peer: Bytes,
-        from_client: Bytes,
-    ) -> Option<Tunnel> {
-        let rule = self.rule(exchange)?;
-        let figures = self.metrics.route(exchange.route)?;
-        figures.websockets_opened.inc();
-        let open = Open::new(figures.websockets.clone());
-        let lifetime = figures.websocket_lifetime.clone();
-        let record = Record::new(self, session, exchange);
-        let log = self.log.clone();
-        let closed = Box::new(move |end: End| {
-            drop(open);
-            lifetime.observe(end.lasted.as_secs_f64());
-            log.write(&record.closed(end));
-        });
-        Some(Tunnel {
-            peer,
-            from_peer,
-            from_client,
-            idle: rule.timeout.idle,
-            bytes_in: figures.websocket_bytes_in.clone(),
-            bytes_out: figures.websocket_bytes_out.clone(),
-            closed,
-        })
     }
 
     /// What failed, as a refusal: the deadline first, for it ends things by making them fail.
@@ -369,43 +225,12 @@ impl ProxyHttp for Gateway {
 
     /// 3. May the cache answer?
     fn request_cache_filter(&self, session: &mut Session, context: &mut Context) -> Result<()> {
-        if self
-            .rule(&context.exchange)
-            .is_none_or(|rule| rule.cache.is_none())
-        {
-            return Ok(());
-        }
-        let request = session.req_header();
-        match cache::admit(&request.method, &request.headers) {
-            Ok(()) => {
-                let mut wait = CacheOptionOverrides::default();
-                wait.wait_timeout = context.deadline.left();
-                session
-                    .cache
-                    .enable(self.store, None, None, Some(self.lock), Some(wait));
-                session.cache.set_max_file_size_bytes(self.store.object());
-                context.exchange.cache = CacheState::Miss;
-            }
-            Err(reason) => {
-                context.exchange.cache = CacheState::Bypass;
-                context.exchange.cache_reason = Some(reason.as_str());
-            }
-        }
+        self.enable_cache(session, context);
         Ok(())
     }
 
     fn cache_key_callback(&self, session: &Session, context: &mut Context) -> Result<CacheKey> {
-        let request = session.req_header();
-        let host = host_and_port(request).unwrap_or_default();
-        let trusted = self.trust.trusts(context.exchange.peer);
-        let proto = request.headers.get("x-forwarded-proto").filter(|_| trusted);
-        let scheme = proto
-            .and_then(|proto| proto.to_str().ok())
-            .unwrap_or(context.exchange.scheme);
-        Ok(CacheKey::new(
-            cache::key(scheme, host, request.uri.path(), request.uri.query()),
-            "",
-        ))
+        Ok(self.cache_key(session, &context.exchange))
     }
 
     fn cache_vary_filter(
@@ -414,18 +239,7 @@ impl ProxyHttp for Gateway {
         _: &mut Context,
         request: &RequestHeader,
     ) -> Option<HashBinary> {
-        let names = cache::vary(meta.headers()).unwrap_or_default();
-        let mut variance = VarianceBuilder::new();
-        for name in &names {
-            // Length before text: two fields are not one field with a comma.
-            let mut value = Vec::new();
-            for field in request.headers.get_all(name) {
-                value.extend_from_slice(&field.len().to_be_bytes());
-                value.extend_from_slice(field.as_bytes());
-            }
-            variance.add_owned_value(name.as_str(), value);
-        }
-        variance.finalize()
+        caching::variance(meta.headers(), &request.headers)
     }
 
     /// 4. Which peer? Called again for each further try.
@@ -546,32 +360,7 @@ impl ProxyHttp for Gateway {
         answer: &ResponseHeader,
         context: &mut Context,
     ) -> Result<RespCacheable> {
-        let uncacheable = RespCacheable::Uncacheable(NoCacheReason::OriginNotCache);
-        let Some(policy) = self.rule(&context.exchange).and_then(|rule| rule.cache) else {
-            return Ok(uncacheable);
-        };
-        if answer.status.is_informational() {
-            return Ok(uncacheable);
-        }
-        let now = SystemTime::now();
-        match cache::keep(policy, answer.status, &answer.headers, now) {
-            Ok(left) => {
-                let created = now
-                    .checked_sub(cache::age(&answer.headers, now))
-                    .unwrap_or(now);
-                Ok(RespCacheable::Cacheable(CacheMeta::new(
-                    now + left,
-                    created,
-                    0,
-                    0,
-                    answer.clone(),
-                )))
-            }
-            Err(reason) => {
-                context.exchange.cache_reason = Some(reason.as_str());
-                Ok(uncacheable)
-            }
-        }
+        Ok(self.judge(answer, &mut context.exchange))
     }
 
     /// 8. The peer's body, chunk by chunk.
@@ -606,17 +395,8 @@ impl ProxyHttp for Gateway {
             return Ok(());
         }
         let exchange = &mut context.exchange;
-        if exchange.cache != CacheState::Off {
-            exchange.cache = cache_state(&session.cache.phase(), exchange.cache);
-        }
-        let meta = session.cache.maybe_cache_meta();
-        let left = meta.map(|meta| {
-            meta.fresh_until()
-                .duration_since(SystemTime::now())
-                .unwrap_or_default()
-        });
-        let ttl = left.map(|left| (left + Duration::from_millis(500)).as_secs());
-        respond::dress(answer, exchange, respond::cache_status(exchange, ttl))?;
+        let cache_status = caching::status(session, exchange);
+        respond::dress(answer, exchange, cache_status)?;
         exchange.status = answer.status.as_u16();
         context.deadline.head_sent(context.connection.clone());
         Ok(())
@@ -721,178 +501,5 @@ impl ProxyHttp for Gateway {
         _: ProxyWarnLogContext,
     ) -> bool {
         true
-    }
-}
-
-impl Gateway {
-    fn line<'a>(&'a self, request: &'a RequestHeader, exchange: &'a Exchange) -> Line<'a> {
-        let times = exchange.times();
-        let upstream = self
-            .upstream(exchange)
-            .filter(|_| exchange.upstream.began.is_some());
-        Line {
-            time: exchange.time,
-            event: "request",
-            id: &exchange.id,
-            client: exchange.client.address,
-            method: request.method.as_str(),
-            host: host_and_port(request).unwrap_or_default(),
-            path: request.uri.path(),
-            route: self.rule(exchange).map_or("", |rule| &rule.name),
-            status: exchange.status,
-            reason: exchange.reason(),
-            bytes_in: 0,
-            bytes_out: 0,
-            upstream: upstream.map_or("", |upstream| &upstream.name),
-            peer: upstream.map_or("", |upstream| {
-                upstream.peer_name(exchange.upstream.tried.last())
-            }),
-            tries: exchange.upstream.tried.len(),
-            total_ms: times.total,
-            upstream_ms: times.upstream,
-            gateway_ms: times.gateway,
-            cache: exchange.cache.as_str(),
-            cache_reason: exchange.cache_reason,
-            user_agent: request
-                .headers
-                .get(header::USER_AGENT)
-                .and_then(|agent| agent.to_str().ok())
-                .unwrap_or_default(),
-        }
-    }
-}
-
-/// What the last line of a WebSocket needs of the request that it began as.
-struct Record {
-    request: RequestHeader,
-    id: String,
-    client: IpAddr,
-    route: String,
-    upstream: String,
-    peer: String,
-}
-
-impl Record {
-    fn new(gateway: &Gateway, session: &Session, exchange: &Exchange) -> Self {
-        let line = gateway.line(session.req_header(), exchange);
-        Self {
-            id: line.id.to_owned(),
-            client: line.client,
-            route: line.route.to_owned(),
-            upstream: line.upstream.to_owned(),
-            peer: line.peer.to_owned(),
-            request: session.req_header().clone(),
-        }
-    }
-
-    fn closed(&self, end: End) -> Line<'_> {
-        Line {
-            time: SystemTime::now(),
-            event: "websocket_closed",
-            id: &self.id,
-            client: self.client,
-            method: self.request.method.as_str(),
-            host: host_and_port(&self.request).unwrap_or_default(),
-            path: self.request.uri.path(),
-            route: &self.route,
-            status: StatusCode::SWITCHING_PROTOCOLS.as_u16(),
-            reason: end.reason,
-            bytes_in: end.bytes_in,
-            bytes_out: end.bytes_out,
-            upstream: &self.upstream,
-            peer: &self.peer,
-            tries: 1,
-            total_ms: end.lasted,
-            upstream_ms: None,
-            gateway_ms: Duration::ZERO,
-            cache: CacheState::Off.as_str(),
-            cache_reason: None,
-            user_agent: "",
-        }
-    }
-}
-
-/// A refused upgrade is an answer like any other: it passes through, within the deadline.
-async fn pass_through(
-    session: &mut Session,
-    context: &mut Context,
-    mut head: Box<ResponseHeader>,
-    mut peer: Box<pingora::protocols::http::v1::client::HttpSession>,
-) -> Result<()> {
-    for name in forward::hop_by_hop(&head.headers) {
-        head.remove_header(&name);
-    }
-    context.exchange.upstream.status = Some(head.status.as_u16());
-    context.exchange.status = head.status.as_u16();
-    respond::dress(&mut head, &context.exchange, None)?;
-    let left = context.deadline.left();
-    let passing = async {
-        session.write_response_header(head, false).await?;
-        while let Some(chunk) = peer
-            .read_body_bytes()
-            .await
-            .map_err(|error| error.into_up())?
-        {
-            session.write_response_body(Some(chunk), false).await?;
-        }
-        session.write_response_body(None, true).await
-    };
-    let passed = match left {
-        Some(left) => tokio::time::timeout(left, passing)
-            .await
-            .unwrap_or_else(|_| Err(Error::new(ErrorType::ReadTimedout).into_up())),
-        None => passing.await,
-    };
-    context.exchange.upstream_done();
-    passed
-}
-
-/// The host and port that a request names: the authority of its target, or `Host`.
-fn host_and_port(request: &RequestHeader) -> Option<&str> {
-    let authority = request.uri.authority().map(http::uri::Authority::as_str);
-    authority.or_else(|| request.headers.get(header::HOST)?.to_str().ok())
-}
-
-fn host_of(request: &RequestHeader) -> Option<&str> {
-    if request.version != Version::HTTP_2 && !request.headers.contains_key(header::HOST) {
-        return None;
-    }
-    host_and_port(request).and_then(forward::host)
-}
-
-/// Equal lengths, said twice, are one length; Pingora has refused unequal ones. The peer gets it
-/// once, so that it cannot read it otherwise.
-fn one_content_length(session: &mut Session) {
-    let mut lengths = session
-        .req_header()
-        .headers
-        .get_all(header::CONTENT_LENGTH)
-        .iter();
-    let Some(first) = lengths.next() else { return };
-    if lengths.next().is_none() && !first.as_bytes().contains(&b',') {
-        return;
-    }
-    let one = first
-        .as_bytes()
-        .split(|&b| b == b',')
-        .next()
-        .unwrap_or_default()
-        .trim_ascii()
-        .to_vec();
-    // What was a valid field value stays one when it is shortened.
-    let _ = session
-        .req_header_mut()
-        .insert_header(header::CONTENT_LENGTH, one);
-}
-
-fn cache_state(phase: &CachePhase, before: CacheState) -> CacheState {
-    match phase {
-        CachePhase::Hit => CacheState::Hit,
-        CachePhase::Miss => CacheState::Miss,
-        CachePhase::Expired => CacheState::Expired,
-        CachePhase::Revalidated | CachePhase::RevalidatedNoCache(_) => CacheState::Revalidated,
-        CachePhase::Stale | CachePhase::StaleUpdating => CacheState::Stale,
-        CachePhase::Bypass => CacheState::Bypass,
-        CachePhase::Disabled(_) | CachePhase::Uninit | CachePhase::CacheKey => before,
     }
 }

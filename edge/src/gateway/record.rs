@@ -1,0 +1,106 @@
+//! What the access log is told of an exchange.
+
+use std::net::IpAddr;
+use std::time::{Duration, SystemTime};
+
+use http::{StatusCode, header};
+use pingora::http::RequestHeader;
+use pingora::proxy::Session;
+
+use super::Gateway;
+use super::request::host_and_port;
+use crate::access_log::Line;
+use crate::exchange::{CacheState, Exchange};
+use crate::tunnel::End;
+
+impl Gateway {
+    pub(super) fn line<'a>(
+        &'a self,
+        request: &'a RequestHeader,
+        exchange: &'a Exchange,
+    ) -> Line<'a> {
+        let times = exchange.times();
+        let upstream = self
+            .upstream(exchange)
+            .filter(|_| exchange.upstream.began.is_some());
+        Line {
+            time: exchange.time,
+            event: "request",
+            id: &exchange.id,
+            client: exchange.client.address,
+            method: request.method.as_str(),
+            host: host_and_port(request).unwrap_or_default(),
+            path: request.uri.path(),
+            route: self.rule(exchange).map_or("", |rule| &rule.name),
+            status: exchange.status,
+            reason: exchange.reason(),
+            bytes_in: 0,
+            bytes_out: 0,
+            upstream: upstream.map_or("", |upstream| &upstream.name),
+            peer: upstream.map_or("", |upstream| {
+                upstream.peer_name(exchange.upstream.tried.last())
+            }),
+            tries: exchange.upstream.tried.len(),
+            total_ms: times.total,
+            upstream_ms: times.upstream,
+            gateway_ms: times.gateway,
+            cache: exchange.cache.as_str(),
+            cache_reason: exchange.cache_reason,
+            user_agent: request
+                .headers
+                .get(header::USER_AGENT)
+                .and_then(|agent| agent.to_str().ok())
+                .unwrap_or_default(),
+        }
+    }
+}
+
+/// What the last line of a WebSocket needs of the request that it began as.
+pub(super) struct Record {
+    request: RequestHeader,
+    id: String,
+    client: IpAddr,
+    route: String,
+    upstream: String,
+    peer: String,
+}
+
+impl Record {
+    pub(super) fn new(gateway: &Gateway, session: &Session, exchange: &Exchange) -> Self {
+        let line = gateway.line(session.req_header(), exchange);
+        Self {
+            id: line.id.to_owned(),
+            client: line.client,
+            route: line.route.to_owned(),
+            upstream: line.upstream.to_owned(),
+            peer: line.peer.to_owned(),
+            request: session.req_header().clone(),
+        }
+    }
+
+    pub(super) fn closed(&self, end: End) -> Line<'_> {
+        Line {
+            time: SystemTime::now(),
+            event: "websocket_closed",
+            id: &self.id,
+            client: self.client,
+            method: self.request.method.as_str(),
+            host: host_and_port(&self.request).unwrap_or_default(),
+            path: self.request.uri.path(),
+            route: &self.route,
+            status: StatusCode::SWITCHING_PROTOCOLS.as_u16(),
+            reason: end.reason,
+            bytes_in: end.bytes_in,
+            bytes_out: end.bytes_out,
+            upstream: &self.upstream,
+            peer: &self.peer,
+            tries: 1,
+            total_ms: end.lasted,
+            upstream_ms: None,
+            gateway_ms: Duration::ZERO,
+            cache: CacheState::Off.as_str(),
+            cache_reason: None,
+            user_agent: "",
+        }
+    }
+}

@@ -1,0 +1,83 @@
+//! The request's head: what it names, and how the peer gets it.
+
+use http::{Version, header};
+use pingora::Result;
+use pingora::http::RequestHeader;
+use pingora::proxy::Session;
+
+use super::Gateway;
+use crate::exchange::Exchange;
+use crate::forward;
+use crate::route::Rewrite;
+
+impl Gateway {
+    /// The head as the peer sees it.
+    pub(super) fn forward(&self, request: &mut RequestHeader, exchange: &Exchange) -> Result<()> {
+        let trusted = self.trust.trusts(exchange.peer);
+        request.insert_header(
+            "X-Forwarded-For",
+            forward::forwarded_for(&request.headers, exchange.peer),
+        )?;
+        if !(trusted && request.headers.contains_key("x-forwarded-proto")) {
+            request.insert_header("X-Forwarded-Proto", exchange.scheme)?;
+        }
+        if !(trusted && request.headers.contains_key("x-forwarded-host")) {
+            match request.headers.get(header::HOST).cloned() {
+                Some(host) => request.insert_header("X-Forwarded-Host", host)?,
+                None => drop(request.remove_header("X-Forwarded-Host")),
+            }
+        }
+        request.insert_header("X-Request-Id", &exchange.id)?;
+        request.insert_header(header::VIA, forward::via(&request.headers, request.version))?;
+        let rewrite = self
+            .rule(exchange)
+            .map_or(&Rewrite::Keep, |rule| &rule.rewrite);
+        if *rewrite != Rewrite::Keep || request.uri.authority().is_some() {
+            let path = rewrite.apply(request.uri.path());
+            let target = match request.uri.query() {
+                Some(query) => format!("{path}?{query}"),
+                None => path.into_owned(),
+            };
+            request.set_raw_path(target.as_bytes())?;
+        }
+        Ok(())
+    }
+}
+
+/// The host and port that a request names: the authority of its target, or `Host`.
+pub(super) fn host_and_port(request: &RequestHeader) -> Option<&str> {
+    let authority = request.uri.authority().map(http::uri::Authority::as_str);
+    authority.or_else(|| request.headers.get(header::HOST)?.to_str().ok())
+}
+
+pub(super) fn host_of(request: &RequestHeader) -> Option<&str> {
+    if request.version != Version::HTTP_2 && !request.headers.contains_key(header::HOST) {
+        return None;
+    }
+    host_and_port(request).and_then(forward::host)
+}
+
+/// Equal lengths, said twice, are one length; Pingora has refused unequal ones. The peer gets it
+/// once, so that it cannot read it otherwise.
+pub(super) fn one_content_length(session: &mut Session) {
+    let mut lengths = session
+        .req_header()
+        .headers
+        .get_all(header::CONTENT_LENGTH)
+        .iter();
+    let Some(first) = lengths.next() else { return };
+    if lengths.next().is_none() && !first.as_bytes().contains(&b',') {
+        return;
+    }
+    let one = first
+        .as_bytes()
+        .split(|&b| b == b',')
+        .next()
+        .unwrap_or_default()
+        .trim_ascii()
+        .to_vec();
+    // What was a valid field value stays one when it is shortened.
+    let _ = session
+        .req_header_mut()
+        .insert_header(header::CONTENT_LENGTH, one);
+}

@@ -1,0 +1,170 @@
+//! How a request becomes a WebSocket: the peer is asked first, and the client learns 101 only
+//! after the peer has said so.
+
+use std::time::Instant;
+
+use bytes::Bytes;
+use http::{StatusCode, header};
+use pingora::http::{RequestHeader, ResponseHeader};
+use pingora::protocols::Stream;
+use pingora::protocols::http::v1::client::HttpSession;
+use pingora::proxy::Session;
+use pingora::{Error, ErrorType, Result};
+
+use super::record::Record;
+use super::{Context, Gateway};
+use crate::exchange::Exchange;
+use crate::handshake::{self, Answer};
+use crate::refusal::Refusal;
+use crate::tunnel::{End, Open, Tunnel};
+use crate::{forward, respond};
+
+impl Gateway {
+    /// Asks a peer to become a WebSocket; the client learns 101 only after the peer has said so.
+    pub(super) async fn upgrade(&self, session: &mut Session, context: &mut Context) -> Result<()> {
+        let mut request = Box::new(session.req_header().clone());
+        for name in forward::hop_by_hop(&request.headers) {
+            request.remove_header(&name);
+        }
+        self.forward(&mut request, &context.exchange)?;
+        request.insert_header(header::CONNECTION, "Upgrade")?;
+        request.insert_header(header::UPGRADE, "websocket")?;
+        match self.ask_peer(request, context).await {
+            Ok(Answer::Switched { head, peer, early }) => {
+                self.open(session, context, head, peer, early).await
+            }
+            Ok(Answer::Other {
+                head,
+                session: peer,
+            }) => pass_through(session, context, head, peer).await,
+            Err(refusal) => {
+                if let Some(upstream) = self.upstream(&context.exchange) {
+                    self.metrics.count_failure(&upstream.name, &refusal);
+                }
+                respond::refuse(session, refusal, &mut context.exchange).await
+            }
+        }
+    }
+
+    async fn ask_peer(
+        &self,
+        request: Box<RequestHeader>,
+        context: &mut Context,
+    ) -> Result<Answer, Refusal> {
+        let exchange = &mut context.exchange;
+        let rule = self.rule(exchange).ok_or(Refusal::Internal)?;
+        let upstream = self.upstreams.get(rule.upstream).ok_or(Refusal::Internal)?;
+        exchange.upstream.began = Some(Instant::now());
+        let left = context.deadline.left();
+        let connect = left.map_or(rule.timeout.connect, |left| left.min(rule.timeout.connect));
+        let asking = handshake::ask(
+            &self.connector,
+            upstream,
+            &mut exchange.upstream.tried,
+            request,
+            connect,
+        );
+        let answer = match left {
+            Some(left) => tokio::time::timeout(left, asking)
+                .await
+                .unwrap_or(Err(Refusal::ResponseTimeout)),
+            None => asking.await,
+        };
+        exchange.upstream_done();
+        answer
+    }
+
+    /// Tells the client 101 and hands both streams over to the tunnel.
+    async fn open(
+        &self,
+        session: &mut Session,
+        context: &mut Context,
+        mut head: Box<ResponseHeader>,
+        peer: Stream,
+        early: Bytes,
+    ) -> Result<()> {
+        let Some(connection) = context.connection.clone() else {
+            return respond::refuse(session, Refusal::Internal, &mut context.exchange).await;
+        };
+        context.deadline.stop();
+        context.exchange.status = StatusCode::SWITCHING_PROTOCOLS.as_u16();
+        context.exchange.upstream.status = Some(StatusCode::SWITCHING_PROTOCOLS.as_u16());
+        head.insert_header("X-Request-Id", &context.exchange.id)?;
+        session.write_response_header(head, false).await?;
+        let from_client = handshake::if_ready(session.downstream_session.read_request_body()).await;
+        let from_client = from_client
+            .and_then(Result::ok)
+            .flatten()
+            .unwrap_or_default();
+        if let Some(tunnel) = self.tunnel(session, &context.exchange, peer, early, from_client) {
+            connection.hand_over(tunnel);
+        }
+        Ok(())
+    }
+
+    fn tunnel(
+        &self,
+        session: &Session,
+        exchange: &Exchange,
+        peer: Stream,
+        from_peer: Bytes,
+        from_client: Bytes,
+    ) -> Option<Tunnel> {
+        let rule = self.rule(exchange)?;
+        let figures = self.metrics.route(exchange.route)?;
+        figures.websockets_opened.inc();
+        let open = Open::new(figures.websockets.clone());
+        let lifetime = figures.websocket_lifetime.clone();
+        let record = Record::new(self, session, exchange);
+        let log = self.log.clone();
+        let closed = Box::new(move |end: End| {
+            drop(open);
+            lifetime.observe(end.lasted.as_secs_f64());
+            log.write(&record.closed(end));
+        });
+        Some(Tunnel {
+            peer,
+            from_peer,
+            from_client,
+            idle: rule.timeout.idle,
+            bytes_in: figures.websocket_bytes_in.clone(),
+            bytes_out: figures.websocket_bytes_out.clone(),
+            closed,
+        })
+    }
+}
+
+/// A refused upgrade is an answer like any other: it passes through, within the deadline.
+async fn pass_through(
+    session: &mut Session,
+    context: &mut Context,
+    mut head: Box<ResponseHeader>,
+    mut peer: Box<HttpSession>,
+) -> Result<()> {
+    for name in forward::hop_by_hop(&head.headers) {
+        head.remove_header(&name);
+    }
+    context.exchange.upstream.status = Some(head.status.as_u16());
+    context.exchange.status = head.status.as_u16();
+    respond::dress(&mut head, &context.exchange, None)?;
+    let left = context.deadline.left();
+    let passing = async {
+        session.write_response_header(head, false).await?;
+        while let Some(chunk) = peer
+            .read_body_bytes()
+            .await
+            .map_err(|error| error.into_up())?
+        {
+            session.write_response_body(Some(chunk), false).await?;
+        }
+        session.write_response_body(None, true).await
+    };
+    let passed = match left {
+        Some(left) => tokio::time::timeout(left, passing)
+            .await
+            .unwrap_or_else(|_| Err(Error::new(ErrorType::ReadTimedout).into_up())),
+        None => passing.await,
+    };
+    context.exchange.upstream_done();
+    passed
+}
