@@ -350,10 +350,12 @@ fn read_limit_keys(
             None => inherited.is_some(),
         };
         if let (false, Some((_, span))) = (limited, burst) {
-            report.fault(
+            table.lacks(
+                key,
                 span,
                 format!("a burst without a `{key}` limit does nothing"),
                 format!("set `{key}`, or leave the burst out"),
+                report,
             );
         }
     }

@@ -104,11 +104,13 @@ impl ServerApp for Door {
             return None;
         };
         let connection = Arc::new(Connection::default());
+        let peer = stream.get_socket_digest();
         let guarded = Guarded::new(stream, connection.clone(), self.head_timeout);
         ServerApp::process_new(&self.desk, Box::new(guarded), shutdown).await;
         if let Some(refusal) = connection.take_refused() {
             self.metrics.count_malformed(&refusal);
-            tracing::info!(reason = refusal.reason(), "request_malformed");
+            let client = peer.and_then(|peer| peer.peer_addr().map(ToString::to_string));
+            tracing::info!(reason = refusal.reason(), client, "request_malformed");
         }
         if let Some((client, tunnel)) = connection.take_over() {
             let mut cut = self.cut.clone();

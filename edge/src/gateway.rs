@@ -280,7 +280,7 @@ impl ProxyHttp for Gateway {
         if let Some(upstream) = self.upstream(&context.exchange) {
             self.metrics
                 .count_failure(&upstream.name, &upstream::refusal(&error));
-            let another = upstream.peers.len() > context.exchange.upstream.tried.len();
+            let another = upstream.has_untried(&context.exchange.upstream.tried);
             error.set_retry(another && context.deadline.expired().is_none());
         }
         error

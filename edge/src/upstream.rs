@@ -69,6 +69,12 @@ impl Upstream {
         turn(true).or_else(|| turn(false))
     }
 
+    /// Is there another peer to try?
+    pub(crate) fn has_untried(&self, tried: &[usize]) -> bool {
+        let mut peers = self.peers.iter().enumerate();
+        peers.any(|(place, peer)| !tried.contains(&place) && peer.address().is_some())
+    }
+
     /// The name of the peer at this place.
     pub(crate) fn peer_name(&self, place: Option<&usize>) -> &str {
         place

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::ops::Range;
 
-use super::reader::Report;
+use super::reader::{FILE, Report};
 use super::route::Placed;
 use super::{Route, Upstream};
 
@@ -72,7 +72,8 @@ pub(super) fn upstreams_are_used(
     };
     for (place, (upstream, span)) in upstreams.iter().enumerate() {
         if !used(place) {
-            report.fault(
+            report.lacks(
+                (FILE, "route"),
                 span,
                 format!("no route uses the upstream `{}`", upstream.name),
                 "name it in a route, or leave it out",

@@ -82,13 +82,9 @@ impl fmt::Display for Faults {
             }
             writeln!(f, "{}:{line}:{column}: {message}", self.file)?;
             writeln!(f, "{line:5} | {text}")?;
-            write!(
-                f,
-                "      | {:indent$}{:^<width$}",
-                "",
-                "",
-                indent = column - 1
-            )?;
+            // Not by width and precision: those end at 65,535.
+            let (indent, mark) = (" ".repeat(column - 1), "^".repeat(*width));
+            write!(f, "      | {indent}{mark}")?;
             if !help.is_empty() {
                 write!(f, " {help}")?;
             }

@@ -19,7 +19,7 @@ pub(super) struct Report<'s> {
     /// Every key asked for, with its table.
     asked: Vec<(&'static str, &'static str)>,
     unknown: Vec<Unknown>,
-    missing: Vec<(usize, &'static str, Range<usize>, String)>,
+    lacking: Vec<Lacking>,
     tables: usize,
 }
 
@@ -30,6 +30,18 @@ struct Unknown {
     table: usize,
 }
 
+/// What comes of a key being absent.
+struct Lacking {
+    table: usize,
+    key: &'static str,
+    span: Range<usize>,
+    message: String,
+    help: String,
+}
+
+/// The number of the file's own table, which is always the first.
+pub(super) const FILE: usize = 1;
+
 impl<'s> Report<'s> {
     pub(super) fn new(source: &'s str) -> Self {
         Self {
@@ -37,7 +49,7 @@ impl<'s> Report<'s> {
             faults: Vec::new(),
             asked: Vec::new(),
             unknown: Vec::new(),
-            missing: Vec::new(),
+            lacking: Vec::new(),
             tables: 0,
         }
     }
@@ -50,6 +62,24 @@ impl<'s> Report<'s> {
     ) {
         self.faults
             .push((span.clone(), message.into(), help.into()));
+    }
+
+    /// A fault that comes of `key` being absent from a table. A misspelt key is one fault, not
+    /// two: this one is told only if none was misspelt there.
+    pub(super) fn lacks(
+        &mut self,
+        (table, key): (usize, &'static str),
+        span: &Range<usize>,
+        message: impl Into<String>,
+        help: impl Into<String>,
+    ) {
+        self.lacking.push(Lacking {
+            table,
+            key,
+            span: span.clone(),
+            message: message.into(),
+            help: help.into(),
+        });
     }
 
     /// The keys asked for so far, each with the table it stands in.
@@ -88,10 +118,9 @@ impl<'s> Report<'s> {
             };
             self.fault(&span, format!("unknown key `{key}` in {place}"), help);
         }
-        for (table, key, span, help) in std::mem::take(&mut self.missing) {
-            // A misspelt key is one fault, not two.
-            if !explained.contains(&(table, key)) {
-                self.fault(&span, format!("missing key `{key}`"), help);
+        for lacking in std::mem::take(&mut self.lacking) {
+            if !explained.contains(&(lacking.table, lacking.key)) {
+                self.fault(&lacking.span, lacking.message, lacking.help);
             }
         }
         self.faults.sort_by_key(|(span, ..)| span.start);
@@ -214,12 +243,23 @@ impl<'t, 'i> Table<'t, 'i> {
         report: &mut Report<'_>,
     ) -> Option<(T, Range<usize>)> {
         if self.value(key, report).is_none() {
-            report
-                .missing
-                .push((self.number, key, self.span.clone(), help.to_owned()));
+            let span = self.span.clone();
+            self.lacks(key, &span, format!("missing key `{key}`"), help, report);
             return None;
         }
         self.placed(key, report)
+    }
+
+    /// A fault that comes of `key` being absent here; see [`Report::lacks`].
+    pub(super) fn lacks(
+        &self,
+        key: &'static str,
+        span: &Range<usize>,
+        message: impl Into<String>,
+        help: impl Into<String>,
+        report: &mut Report<'_>,
+    ) {
+        report.lacks((self.number, key), span, message, help);
     }
 
     /// All keys that were not asked for are unknown.
@@ -309,11 +349,16 @@ impl Read for bool {
 
 impl Read for u64 {
     fn read(value: &Spanned<DeValue<'_>>, report: &mut Report<'_>) -> Option<Self> {
-        let own = value
-            .get_ref()
-            .as_integer()
+        let integer = value.get_ref().as_integer();
+        let own = integer
             .and_then(|own| u64::from_str_radix(&own.as_str().replace('_', ""), own.radix()).ok());
-        if own.is_none() {
+        if let (Some(integer), None) = (integer, own) {
+            report.fault(
+                &value.span(),
+                format!("{} does not fit here", integer.as_str()),
+                format!("expected a whole number from 0 to {}", Self::MAX),
+            );
+        } else if own.is_none() {
             report.fault(
                 &value.span(),
                 format!(

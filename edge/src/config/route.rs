@@ -8,7 +8,7 @@ use toml::Spanned;
 use toml::de::DeValue;
 
 use super::fault::nearest;
-use super::reader::{Read, Report, Switch, Table, parsed};
+use super::reader::{FILE, Read, Report, Switch, Table, parsed};
 use super::{Own, Timeout, read_limit_keys};
 use crate::cache::Policy;
 use crate::limit;
@@ -58,7 +58,8 @@ pub(super) fn read_routes(
     let list = value.and_then(|value| value.get_ref().as_array());
     let span = value.map_or(0..0, Spanned::span);
     if list.is_none_or(|list| list.is_empty()) {
-        report.fault(
+        report.lacks(
+            (FILE, "route"),
             &span,
             "no route: nothing would be answered",
             "write `[[route]]` with `path` and `upstream`",
@@ -173,7 +174,8 @@ fn find_upstream(
             None if upstreams.is_empty() => format!("write `[upstream.{name}]` with `peers`"),
             None => format!("known: {}", upstreams.join(", ")),
         };
-        report.fault(span, format!("no upstream is named `{name}`"), help);
+        let message = format!("no upstream is named `{name}`");
+        report.lacks((FILE, "upstream"), span, message, help);
     }
     found
 }
