@@ -1,1 +1,2 @@
-//! What edge costs.
+//! What edge costs: `cargo bench -p benches` measures its decisions, `cargo run -rp benches --bin
+//! storm` loads a whole gateway.

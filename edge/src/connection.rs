@@ -23,12 +23,15 @@ use pingora::protocols::{
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep};
 
+use crate::deadline::Deadline;
 use crate::refusal::Refusal;
 use crate::tunnel::Tunnel;
 
 /// What is known of a client's connection, shared by the stream and the gateway's steps.
 #[derive(Debug, Default)]
 pub(crate) struct Connection {
+    /// The clocks of the request that it serves.
+    pub(crate) deadline: Deadline,
     phase: AtomicU8,
     cut: AtomicBool,
     handed_over: Mutex<HandOver>,

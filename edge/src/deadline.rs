@@ -1,27 +1,23 @@
 //! The total deadline, which Pingora does not have.
 //!
-//! Every request runs inside [`Deadline::keep`]. When its time is over, the connection to the
-//! peer is shut down from outside: whatever Pingora was waiting for ends at that moment with an
-//! error, which the gateway turns into the answer. Where the head was already sent, the client's
-//! connection is cut as well, so that no truncated body can look complete.
+//! Every connection is served inside [`Deadline::keep`]. When a request's time is over, the
+//! connection to the peer is shut down from outside: whatever Pingora was waiting for ends at
+//! that moment with an error, which the gateway turns into the answer. Where the head was
+//! already sent, the client's connection is cut as well, so that no truncated body can look
+//! complete.
 
 use std::future::{Future, poll_fn};
-use std::os::fd::{BorrowedFd, OwnedFd, RawFd};
-use std::pin::pin;
-use std::sync::Arc;
-use std::task::Poll;
+use std::os::fd::{BorrowedFd, RawFd};
+use std::pin::{Pin, pin};
+use std::sync::{Arc, Weak};
+use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
+use pingora::protocols::{Digest, SocketDigest};
 use tokio::time::Sleep;
 
-use crate::connection::Connection;
-
-tokio::task_local! {
-    static CURRENT: Arc<Deadline>;
-}
-
-/// The clocks that run for one request.
+/// The clocks that run for the request that a connection is serving.
 #[derive(Debug, Default)]
 pub(crate) struct Deadline(Mutex<State>);
 
@@ -32,9 +28,9 @@ struct State {
     /// By when the answer must be complete.
     answer_by: Option<Instant>,
     /// The connection to the peer, while this request has one.
-    peer: Option<OwnedFd>,
-    /// The client's connection, to be cut once the head of the answer is on its way.
-    client: Option<Arc<Connection>>,
+    peer: Option<Peer>,
+    /// The head of the answer is on its way.
+    head_sent: bool,
     expired: Option<Expired>,
 }
 
@@ -48,42 +44,52 @@ pub(crate) enum Expired {
 }
 
 impl Deadline {
-    /// The deadline of the request that this task is working on.
-    pub(crate) fn current() -> Arc<Self> {
-        CURRENT.try_with(Arc::clone).unwrap_or_default()
-    }
-
-    /// Runs `request`, of which the hooks reach the deadline through [`Deadline::current`].
-    pub(crate) async fn keep<F: Future>(request: F) -> F::Output {
-        let deadline = Arc::new(Self::default());
-        let mut request = pin!(CURRENT.scope(deadline.clone(), request));
+    /// Serves a connection; `cut` must end the client's side of it.
+    pub(crate) async fn keep<F: Future>(&self, cut: impl Fn(), serving: F) -> F::Output {
+        let mut serving = pin!(serving);
         let mut alarm = pin!(None::<Sleep>);
         poll_fn(|context| {
             loop {
-                if let Poll::Ready(output) = request.as_mut().poll(context) {
+                if let Poll::Ready(output) = serving.as_mut().poll(context) {
                     return Poll::Ready(output);
                 }
-                let Some(at) = deadline.next() else {
-                    return Poll::Pending;
-                };
-                if alarm
-                    .as_ref()
-                    .as_pin_ref()
-                    .is_none_or(|alarm| alarm.deadline() != at.into())
-                {
-                    alarm.set(Some(tokio::time::sleep_until(at.into())));
+                std::task::ready!(self.poll_alarm(context, alarm.as_mut()));
+                if self.expire() {
+                    cut();
                 }
-                let rings = alarm
-                    .as_mut()
-                    .as_pin_mut()
-                    .is_some_and(|alarm| alarm.poll(context).is_ready());
-                if !rings {
-                    return Poll::Pending;
-                }
-                deadline.expire(at);
             }
         })
         .await
+    }
+
+    /// Ready when the next clock has run out. An alarm that is set for an earlier request rings
+    /// too early and is then set anew: so it is set once in a while, not once for each request.
+    fn poll_alarm(
+        &self,
+        context: &mut Context<'_>,
+        mut alarm: Pin<&mut Option<Sleep>>,
+    ) -> Poll<()> {
+        loop {
+            let Some(at) = self.next() else {
+                return Poll::Pending;
+            };
+            if alarm
+                .as_ref()
+                .as_pin_ref()
+                .is_none_or(|alarm| alarm.deadline() > at.into())
+            {
+                alarm.set(Some(tokio::time::sleep_until(at.into())));
+            }
+            let Some(ringing) = alarm.as_mut().as_pin_mut() else {
+                return Poll::Pending;
+            };
+            let set_for = ringing.deadline();
+            std::task::ready!(ringing.poll(context));
+            alarm.set(None);
+            if set_for >= at.into() {
+                return Poll::Ready(());
+            }
+        }
     }
 
     /// Starts the clocks of a request that arrived at `began`.
@@ -95,10 +101,8 @@ impl Deadline {
 
     /// How long until the answer must be complete; `None`: no limit.
     pub(crate) fn left(&self) -> Option<Duration> {
-        self.0
-            .lock()
-            .answer_by
-            .map(|at| at.saturating_duration_since(Instant::now()))
+        let answer_by = self.0.lock().answer_by;
+        answer_by.map(|at| at.saturating_duration_since(Instant::now()))
     }
 
     /// Which clock ran out, if one did.
@@ -112,13 +116,17 @@ impl Deadline {
     }
 
     /// The request is now served through this connection to a peer.
-    pub(crate) fn watch_peer(&self, peer: RawFd) {
-        self.0.lock().peer = duplicate(peer);
+    pub(crate) fn watch_peer(&self, fd: RawFd, digest: Option<&Digest>) {
+        let socket = digest.and_then(|digest| digest.socket_digest.as_ref());
+        self.0.lock().peer = socket.map(|socket| Peer {
+            fd,
+            socket: Arc::downgrade(socket),
+        });
     }
 
-    /// The head of the answer is on its way to this client.
-    pub(crate) fn head_sent(&self, client: Option<Arc<Connection>>) {
-        self.0.lock().client = client;
+    /// The head of the answer is on its way to the client.
+    pub(crate) fn head_sent(&self) {
+        self.0.lock().head_sent = true;
     }
 
     /// The peer has answered: its connection may serve another request from now on.
@@ -128,11 +136,7 @@ impl Deadline {
 
     /// The exchange is over: no clock runs until the next one.
     pub(crate) fn stop(&self) {
-        let mut state = self.0.lock();
-        *state = State {
-            expired: state.expired,
-            ..State::default()
-        };
+        *self.0.lock() = State::default();
     }
 
     fn next(&self) -> Option<Instant> {
@@ -143,92 +147,124 @@ impl Deadline {
         }
     }
 
-    fn expire(&self, at: Instant) {
+    /// Ends the peer's side; tells whether the client's must be cut.
+    fn expire(&self) -> bool {
         let mut state = self.0.lock();
-        let body_is_late = state.body_by.is_some_and(|by| by <= at);
+        let body_is_late = state.body_by.is_some_and(|by| by <= Instant::now());
         state.expired = Some(if body_is_late {
             Expired::Body
         } else {
             Expired::Answer
         });
-        if let Some(peer) = &state.peer {
-            shut_down(peer);
+        if let Some(peer) = state.peer.take() {
+            peer.shut_down();
         }
-        if let Some(client) = &state.client {
-            client.cut();
-        }
+        state.head_sent
     }
 }
 
-/// A second descriptor for the same connection: it stays valid, and stays this connection, even
-/// if Pingora closes its own in the meantime.
-#[expect(
-    unsafe_code,
-    reason = "Pingora names the peer's connection only by its raw descriptor"
-)]
-fn duplicate(fd: RawFd) -> Option<OwnedFd> {
-    if fd < 0 {
-        return None;
-    }
-    // SAFETY: called from `connected_to_upstream`, while Pingora holds the connection open.
-    let borrowed = unsafe { BorrowedFd::borrow_raw(fd) };
-    borrowed.try_clone_to_owned().ok()
+/// Pingora's connection to a peer, which edge can only name.
+#[derive(Debug)]
+struct Peer {
+    fd: RawFd,
+    /// Lives as long as the connection.
+    socket: Weak<SocketDigest>,
 }
 
-fn shut_down(peer: &OwnedFd) {
-    // A peer that has gone already needs no shutting down.
-    let _ = rustix::net::shutdown(peer, rustix::net::Shutdown::Both);
+impl Peer {
+    #[expect(
+        unsafe_code,
+        reason = "Pingora names the peer's connection only by its raw descriptor"
+    )]
+    fn shut_down(&self) {
+        // SAFETY: the digest is owned by the connection's stream and session and dropped with
+        // them, so as long as it lives the descriptor is open and is this connection's. This
+        // runs on the task that serves the request, so nothing is dropped meanwhile.
+        let Some(_alive) = self.socket.upgrade().filter(|_| self.fd >= 0) else {
+            return;
+        };
+        let connection = unsafe { BorrowedFd::borrow_raw(self.fd) };
+        // A peer that has gone already needs no shutting down.
+        let _ = rustix::net::shutdown(connection, rustix::net::Shutdown::Both);
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::cell::Cell;
     use std::io::Read;
     use std::net::{TcpListener, TcpStream};
     use std::os::fd::AsRawFd;
 
+    fn connection() -> (TcpListener, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let stream = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        (listener, stream)
+    }
+
+    fn digest(stream: &TcpStream) -> Digest {
+        let socket_digest = Some(Arc::new(SocketDigest::from_raw_fd(stream.as_raw_fd())));
+        Digest {
+            socket_digest,
+            ..Digest::default()
+        }
+    }
+
+    fn seconds(number: u64) -> Duration {
+        Duration::from_secs(number)
+    }
+
+    /// A request of so many seconds, and what became of the client's side.
+    async fn cut_after(deadline: &Deadline, length: u64, started: impl FnOnce()) -> bool {
+        let cut = Cell::new(false);
+        let serving = async {
+            started();
+            tokio::time::sleep(seconds(length)).await;
+        };
+        deadline.keep(|| cut.set(true), serving).await;
+        cut.get()
+    }
+
+    fn now() -> Instant {
+        tokio::time::Instant::now().into_std()
+    }
+
     #[tokio::test(start_paused = true)]
     async fn when_time_is_over_the_peers_connection_ends() {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let mut peer = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-        let began = Instant::now();
-        let expired = Deadline::keep(async {
-            let deadline = Deadline::current();
-            deadline.start(
-                tokio::time::Instant::now().into_std(),
-                Some(Duration::from_secs(3)),
-                None,
-            );
-            deadline.watch_peer(peer.as_raw_fd());
-            tokio::time::sleep(Duration::from_secs(60)).await;
-            deadline.expired()
+        let (_listener, mut peer) = connection();
+        let (deadline, digest) = (Deadline::default(), digest(&peer));
+        let cut = cut_after(&deadline, 60, || {
+            deadline.start(now(), Some(seconds(3)), None);
+            deadline.watch_peer(peer.as_raw_fd(), Some(&digest));
         });
-        assert_eq!(expired.await, Some(Expired::Answer));
+        assert!(!cut.await, "no head was sent: the client gets an answer");
+        assert_eq!(deadline.expired(), Some(Expired::Answer));
         assert_eq!(
             peer.read(&mut [0; 8]).unwrap(),
             0,
             "the connection was shut down"
         );
-        assert!(
-            began.elapsed() < Duration::from_secs(50),
-            "no time passed in earnest"
-        );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn once_the_head_is_sent_the_client_is_cut() {
+        let deadline = Deadline::default();
+        let cut = cut_after(&deadline, 60, || {
+            deadline.start(now(), Some(seconds(3)), None);
+            deadline.head_sent();
+        });
+        assert!(cut.await);
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_peer_that_is_done_is_left_alone() {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let peer = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-        Deadline::keep(async {
-            let deadline = Deadline::current();
-            deadline.start(
-                tokio::time::Instant::now().into_std(),
-                Some(Duration::from_secs(3)),
-                None,
-            );
-            deadline.watch_peer(peer.as_raw_fd());
+        let (_listener, peer) = connection();
+        let (deadline, digest) = (Deadline::default(), digest(&peer));
+        cut_after(&deadline, 60, || {
+            deadline.start(now(), Some(seconds(3)), None);
+            deadline.watch_peer(peer.as_raw_fd(), Some(&digest));
             deadline.peer_done();
-            tokio::time::sleep(Duration::from_secs(60)).await;
         })
         .await;
         peer.set_nonblocking(true).unwrap();
@@ -238,17 +274,29 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_late_body_is_told_from_a_late_answer() {
-        let expired = Deadline::keep(async {
-            let deadline = Deadline::current();
-            let now = tokio::time::Instant::now().into_std();
-            deadline.start(
-                now,
-                Some(Duration::from_secs(3)),
-                Some(Duration::from_secs(2)),
-            );
-            tokio::time::sleep(Duration::from_secs(60)).await;
-            deadline.expired()
-        });
-        assert_eq!(expired.await, Some(Expired::Body));
+        let deadline = Deadline::default();
+        let begin = now() - seconds(5);
+        cut_after(&deadline, 60, || {
+            deadline.start(begin, Some(seconds(3)), Some(seconds(2)))
+        })
+        .await;
+        assert_eq!(deadline.expired(), Some(Expired::Body));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_alarm_of_an_earlier_request_does_not_end_a_later_one() {
+        let deadline = Deadline::default();
+        let serving = async {
+            deadline.start(now(), Some(seconds(3)), None);
+            tokio::time::sleep(seconds(2)).await;
+            deadline.stop();
+            deadline.start(now(), Some(seconds(3)), None);
+            tokio::time::sleep(seconds(2)).await;
+            let before = deadline.expired();
+            tokio::time::sleep(seconds(2)).await;
+            (before, deadline.expired())
+        };
+        let seen = deadline.keep(|| {}, serving).await;
+        assert_eq!(seen, (None, Some(Expired::Answer)));
     }
 }

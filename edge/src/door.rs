@@ -6,24 +6,21 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use pingora::apps::{HttpServerApp, HttpServerOptions, ReusedHttpStream, ServerApp};
+use pingora::apps::{HttpServerApp, ServerApp};
 use pingora::protocols::Stream;
-use pingora::protocols::http::ServerSession;
-use pingora::protocols::http::v2::server::H2Options;
 use pingora::proxy::HttpProxy;
 use pingora::server::ShutdownWatch;
 use prometheus::IntGauge;
 use tokio::sync::watch;
 
 use crate::connection::{Connection, Guarded};
-use crate::deadline::Deadline;
 use crate::gateway::Gateway;
 use crate::metrics::Metrics;
 use crate::tunnel;
 
 /// Takes connections in and keeps count of them.
 pub(crate) struct Door {
-    desk: Arc<Desk>,
+    proxy: Arc<HttpProxy<Gateway>>,
     open: Arc<Open>,
     /// The most connections open at once.
     most: usize,
@@ -82,7 +79,7 @@ impl Door {
         cut: watch::Receiver<bool>,
     ) -> Self {
         Self {
-            desk: Arc::new(Desk(Arc::new(proxy))),
+            proxy: Arc::new(proxy),
             open,
             most,
             head_timeout,
@@ -106,7 +103,8 @@ impl ServerApp for Door {
         let connection = Arc::new(Connection::default());
         let peer = stream.get_socket_digest();
         let guarded = Guarded::new(stream, connection.clone(), self.head_timeout);
-        ServerApp::process_new(&self.desk, Box::new(guarded), shutdown).await;
+        let serving = ServerApp::process_new(&self.proxy, Box::new(guarded), shutdown);
+        connection.deadline.keep(|| connection.cut(), serving).await;
         if let Some(refusal) = connection.take_refused() {
             self.metrics.count_malformed(&refusal);
             let client = peer.and_then(|peer| peer.peer_addr().map(ToString::to_string));
@@ -127,28 +125,6 @@ impl ServerApp for Door {
 
     /// The listener is closed: connections on which nothing is open are let go.
     async fn cleanup(&self) {
-        self.desk.0.http_cleanup().await;
-    }
-}
-
-/// Pingora's proxy with a deadline around each request.
-struct Desk(Arc<HttpProxy<Gateway>>);
-
-#[async_trait]
-impl HttpServerApp for Desk {
-    async fn process_new_http(
-        self: &Arc<Self>,
-        session: ServerSession,
-        shutdown: &ShutdownWatch,
-    ) -> Option<ReusedHttpStream> {
-        Deadline::keep(HttpServerApp::process_new_http(&self.0, session, shutdown)).await
-    }
-
-    fn h2_options(&self) -> Option<H2Options> {
-        self.0.h2_options()
-    }
-
-    fn server_options(&self) -> Option<&HttpServerOptions> {
-        self.0.server_options()
+        self.proxy.http_cleanup().await;
     }
 }

@@ -5,6 +5,15 @@ use std::net::IpAddr;
 
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 
+/// Who asked, hop by hop.
+pub const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+/// `http` or `https`, as the client sees it.
+pub const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+/// The host that the client asked for.
+pub const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+/// The request id.
+pub const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
 /// Fields that belong to one connection and never pass (RFC 9110 7.6.1).
 const HOP_BY_HOP: [HeaderName; 6] = [
     header::CONNECTION,
@@ -46,7 +55,7 @@ pub fn hop_by_hop(headers: &HeaderMap) -> Vec<HeaderName> {
 /// `X-Forwarded-For` with the peer's address appended.
 pub fn forwarded_for(headers: &HeaderMap, peer: IpAddr) -> String {
     let mut chain = String::new();
-    for field in headers.get_all("x-forwarded-for") {
+    for field in headers.get_all(X_FORWARDED_FOR) {
         if let Ok(field) = field.to_str() {
             let field = field.trim();
             if !field.is_empty() {
@@ -60,23 +69,22 @@ pub fn forwarded_for(headers: &HeaderMap, peer: IpAddr) -> String {
 }
 
 /// `Via` with this hop appended (RFC 9110 7.6.3). `version` is that of the received message.
-pub fn via(headers: &HeaderMap, version: http::Version) -> String {
+pub fn via(headers: &HeaderMap, version: http::Version) -> HeaderValue {
     let own = match version {
         http::Version::HTTP_10 => "1.0 edge",
         http::Version::HTTP_2 => "2.0 edge",
         _ => "1.1 edge",
     };
-    let mut chain = String::new();
-    for field in headers
-        .get_all(header::VIA)
-        .iter()
-        .filter_map(|field| field.to_str().ok())
-    {
-        chain.push_str(field);
-        chain.push_str(", ");
+    if !headers.contains_key(header::VIA) {
+        return HeaderValue::from_static(own);
     }
-    chain.push_str(own);
-    chain
+    let before = headers.get_all(header::VIA).iter();
+    let hops: Vec<&str> = before
+        .filter_map(|hops| hops.to_str().ok())
+        .chain([own])
+        .collect();
+    // What was made of valid values is one; if it were not, this hop would still stand.
+    HeaderValue::try_from(hops.join(", ")).unwrap_or(HeaderValue::from_static(own))
 }
 
 /// The longest request id taken over from a trusted proxy.
@@ -84,7 +92,7 @@ const LONGEST_ID: usize = 128;
 
 /// The request id that a trusted proxy sent, if it is one: visible ASCII and not overlong.
 pub fn received_id(headers: &HeaderMap) -> Option<&HeaderValue> {
-    let id = headers.get("x-request-id")?;
+    let id = headers.get(X_REQUEST_ID)?;
     let good =
         !id.is_empty() && id.len() <= LONGEST_ID && id.as_bytes().iter().all(u8::is_ascii_graphic);
     good.then_some(id)

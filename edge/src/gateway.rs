@@ -56,6 +56,8 @@ pub(crate) struct Gateway {
     pub(crate) connector: TransportConnector,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) log: AccessLog,
+    /// Stands in for a request's connection until that is known.
+    pub(crate) nowhere: Arc<Connection>,
     /// Is edge ending?
     pub(crate) draining: tokio::sync::watch::Receiver<bool>,
 }
@@ -74,8 +76,13 @@ pub(crate) struct Rule {
 /// What edge holds for one request while Pingora works on it.
 pub(crate) struct Context {
     exchange: Exchange,
-    deadline: Arc<Deadline>,
-    connection: Option<Arc<Connection>>,
+    connection: Arc<Connection>,
+}
+
+impl Context {
+    fn deadline(&self) -> &Deadline {
+        &self.connection.deadline
+    }
 }
 
 /// How an admitted request goes on.
@@ -85,6 +92,40 @@ enum Passage {
 }
 
 impl Gateway {
+    /// Who asks, under which request id, and for how long the connection may be kept.
+    fn receive(&self, session: &mut Session, context: &mut Context) {
+        context.connection = Connection::of(session.stream()).unwrap_or_default();
+        context.connection.exchange_begins();
+        let exchange = &mut context.exchange;
+        if let Some(peer) = session.client_addr().and_then(|address| address.as_inet()) {
+            exchange.peer = peer.ip().to_canonical();
+        }
+        let headers = &session.req_header().headers;
+        exchange.client = self.trust.identify(exchange.peer, headers);
+        let received = forward::received_id(headers).filter(|_| self.trust.trusts(exchange.peer));
+        exchange.id = match received.and_then(|id| id.to_str().ok()) {
+            Some(id) => id.to_owned(),
+            None => format!("{:032x}", fastrand::u128(..)),
+        };
+        exchange.body_arrived = session.downstream_session.is_body_empty();
+        if session.get_keepalive().is_some() {
+            let kept = Some(self.keepalive.as_secs().max(1));
+            session.set_keepalive(kept.filter(|_| !*self.draining.borrow()));
+        }
+        one_content_length(session);
+    }
+
+    fn start_clocks(&self, session: &mut Session, context: &Context) {
+        let exchange = &context.exchange;
+        if let Some(rule) = self.rule(exchange) {
+            let body = rule.timeout.body.filter(|_| !exchange.body_arrived);
+            context
+                .deadline()
+                .start(exchange.began, rule.timeout.response, body);
+            session.set_write_timeout(rule.timeout.response);
+        }
+    }
+
     /// The door. An `Err` is the answer that edge gives itself.
     fn admit(&self, session: &Session, exchange: &mut Exchange) -> Result<Passage, Refusal> {
         let request = session.req_header();
@@ -94,7 +135,7 @@ impl Gateway {
         exchange.route = Some(place);
         let rule = self.rules.get(place).ok_or(Refusal::Internal)?;
         if !limit::is_preflight(&request.method, &request.headers) {
-            let now = self.started.elapsed();
+            let now = exchange.began.saturating_duration_since(self.started);
             let decision = rule.limits.take(exchange.client, now)?;
             if decision == Decision::Allowed {
                 self.metrics.limit_allowed(place);
@@ -124,7 +165,7 @@ impl Gateway {
         if let Some(refusal) = &context.exchange.refusal {
             return refusal.clone();
         }
-        match context.deadline.expired() {
+        match context.deadline().expired() {
             Some(Expired::Body) => return Refusal::RequestTimeout,
             Some(Expired::Answer) if !context.exchange.body_arrived => {
                 return Refusal::RequestTimeout;
@@ -163,67 +204,35 @@ impl ProxyHttp for Gateway {
         );
         Context {
             exchange,
-            deadline: Deadline::current(),
-            connection: None,
+            connection: self.nowhere.clone(),
         }
     }
 
     /// Pingora's modules (compression) are not used; each would cost a call for each request.
     fn init_downstream_modules(&self, _: &mut HttpModules) {}
 
-    /// 1. A head has arrived: who asks, and which clocks run.
-    async fn early_request_filter(
-        &self,
-        session: &mut Session,
-        context: &mut Context,
-    ) -> Result<()> {
-        context.connection = Connection::of(session.stream());
-        if let Some(connection) = &context.connection {
-            connection.exchange_begins();
-        }
-        let exchange = &mut context.exchange;
-        if let Some(peer) = session.client_addr().and_then(|address| address.as_inet()) {
-            exchange.peer = peer.ip().to_canonical();
-        }
-        let headers = &session.req_header().headers;
-        exchange.client = self.trust.identify(exchange.peer, headers);
-        let received = forward::received_id(headers).filter(|_| self.trust.trusts(exchange.peer));
-        exchange.id = match received.and_then(|id| id.to_str().ok()) {
-            Some(id) => id.to_owned(),
-            None => format!("{:032x}", fastrand::u128(..)),
-        };
-        exchange.body_arrived = session.downstream_session.is_body_empty();
-        let keepalive = if *self.draining.borrow() {
-            None
-        } else {
-            Some(self.keepalive.as_secs().max(1))
-        };
-        if session.get_keepalive().is_some() {
-            session.set_keepalive(keepalive);
-        }
-        one_content_length(session);
-        Ok(())
-    }
-
-    /// 2. The door: route, limits, upgrades. What is refused is answered here.
+    /// 1. A head has arrived: the door. What is refused is answered here.
     async fn request_filter(&self, session: &mut Session, context: &mut Context) -> Result<bool> {
-        let admitted = self.admit(session, &mut context.exchange);
-        if let Some(rule) = self.rule(&context.exchange) {
-            let body = rule.timeout.body.filter(|_| !context.exchange.body_arrived);
-            context
-                .deadline
-                .start(context.exchange.began, rule.timeout.response, body);
-            session.set_write_timeout(rule.timeout.response);
+        self.receive(session, context);
+        match self.admit(session, &mut context.exchange) {
+            Ok(Passage::Forward) => {
+                self.start_clocks(session, context);
+                Ok(false)
+            }
+            Ok(Passage::Upgrade) => {
+                self.start_clocks(session, context);
+                self.upgrade(session, context).await.map(|()| true)
+            }
+            Err(refusal) => {
+                let exchange = &mut context.exchange;
+                respond::refuse(session, refusal, exchange)
+                    .await
+                    .map(|()| true)
+            }
         }
-        match admitted {
-            Ok(Passage::Forward) => return Ok(false),
-            Ok(Passage::Upgrade) => self.upgrade(session, context).await?,
-            Err(refusal) => respond::refuse(session, refusal, &mut context.exchange).await?,
-        }
-        Ok(true)
     }
 
-    /// 3. May the cache answer?
+    /// 2. May the cache answer?
     fn request_cache_filter(&self, session: &mut Session, context: &mut Context) -> Result<()> {
         self.enable_cache(session, context);
         Ok(())
@@ -242,9 +251,9 @@ impl ProxyHttp for Gateway {
         caching::variance(meta.headers(), &request.headers)
     }
 
-    /// 4. Which peer? Called again for each further try.
+    /// 3. Which peer? Called again for each further try.
     async fn upstream_peer(&self, _: &mut Session, context: &mut Context) -> Result<Box<HttpPeer>> {
-        let left = context.deadline.left();
+        let left = context.deadline().left();
         let exchange = &mut context.exchange;
         let found = match (self.rule(exchange), self.upstream(exchange)) {
             _ if left.is_some_and(|left| left.is_zero()) => Err(Refusal::ResponseTimeout),
@@ -281,7 +290,7 @@ impl ProxyHttp for Gateway {
             self.metrics
                 .count_failure(&upstream.name, &upstream::refusal(&error));
             let another = upstream.has_untried(&context.exchange.upstream.tried);
-            error.set_retry(another && context.deadline.expired().is_none());
+            error.set_retry(another && context.deadline().expired().is_none());
         }
         error
     }
@@ -292,14 +301,14 @@ impl ProxyHttp for Gateway {
         _: bool,
         _: &HttpPeer,
         fd: RawFd,
-        _: Option<&Digest>,
+        digest: Option<&Digest>,
         context: &mut Context,
     ) -> Result<()> {
-        context.deadline.watch_peer(fd);
+        context.deadline().watch_peer(fd, digest);
         Ok(())
     }
 
-    /// 5. The head as the peer sees it; Pingora has removed the hop-by-hop fields.
+    /// 4. The head as the peer sees it; Pingora has removed the hop-by-hop fields.
     async fn upstream_request_filter(
         &self,
         _: &mut Session,
@@ -309,7 +318,7 @@ impl ProxyHttp for Gateway {
         self.forward(request, &context.exchange)
     }
 
-    /// 6. The request's body, chunk by chunk.
+    /// 5. The request's body, chunk by chunk.
     async fn request_body_filter(
         &self,
         _: &mut Session,
@@ -319,7 +328,7 @@ impl ProxyHttp for Gateway {
     ) -> Result<()> {
         if end {
             context.exchange.body_arrived = true;
-            context.deadline.body_arrived();
+            context.deadline().body_arrived();
         }
         // Pingora's #935: an empty last chunk would be written as a second end of the body, and
         // the peer's answer to what follows would reach another client. Must be the last step.
@@ -329,7 +338,7 @@ impl ProxyHttp for Gateway {
         Ok(())
     }
 
-    /// 7. The peer's head, before the cache sees it.
+    /// 6. The peer's head, before the cache sees it.
     async fn upstream_response_filter(
         &self,
         _: &mut Session,
@@ -363,7 +372,7 @@ impl ProxyHttp for Gateway {
         Ok(self.judge(answer, &mut context.exchange))
     }
 
-    /// 8. The peer's body, chunk by chunk.
+    /// 7. The peer's body, chunk by chunk.
     fn upstream_response_body_filter(
         &self,
         _: &mut Session,
@@ -371,7 +380,7 @@ impl ProxyHttp for Gateway {
         end: bool,
         context: &mut Context,
     ) -> Result<Option<Duration>> {
-        if context.deadline.expired().is_some() {
+        if context.deadline().expired().is_some() {
             // An end that the deadline made is not the end of the body.
             return Err(
                 Error::explain(ErrorType::ReadTimedout, "the deadline has passed").into_up(),
@@ -379,12 +388,12 @@ impl ProxyHttp for Gateway {
         }
         if end {
             context.exchange.upstream_done();
-            context.deadline.peer_done();
+            context.deadline().peer_done();
         }
         Ok(None)
     }
 
-    /// 9. The head as the client sees it, from the peer or from the cache.
+    /// 8. The head as the client sees it, from the peer or from the cache.
     async fn response_filter(
         &self,
         session: &mut Session,
@@ -398,7 +407,7 @@ impl ProxyHttp for Gateway {
         let cache_status = caching::status(session, exchange);
         respond::dress(answer, exchange, cache_status)?;
         exchange.status = answer.status.as_u16();
-        context.deadline.head_sent(context.connection.clone());
+        context.deadline().head_sent();
         Ok(())
     }
 
@@ -414,7 +423,7 @@ impl ProxyHttp for Gateway {
     ) -> Box<Error> {
         let repeatable = session.req_header().method.is_idempotent()
             && !session.as_ref().retry_buffer_truncated();
-        if repeatable && context.deadline.expired().is_none() {
+        if repeatable && context.deadline().expired().is_none() {
             error.retry.decide_reuse(reused);
         } else {
             error.set_retry(false);
@@ -430,7 +439,7 @@ impl ProxyHttp for Gateway {
         error
     }
 
-    /// 10. It failed: the one place where that becomes an answer.
+    /// 9. It failed: the one place where that becomes an answer.
     async fn fail_to_proxy(
         &self,
         session: &mut Session,
@@ -465,12 +474,10 @@ impl ProxyHttp for Gateway {
         }
     }
 
-    /// 11. The record.
+    /// 10. The record.
     async fn logging(&self, session: &mut Session, _: Option<&Error>, context: &mut Context) {
-        context.deadline.stop();
-        if let Some(connection) = &context.connection {
-            connection.exchange_ends();
-        }
+        context.deadline().stop();
+        context.connection.exchange_ends();
         let exchange = &mut context.exchange;
         exchange.upstream_done();
         let (bytes_in, bytes_out) = (

@@ -3,14 +3,21 @@
 //!
 //! Connecting, choosing among peers and the deadline are those of every other request.
 
+use std::sync::Arc;
 use std::time::Duration;
 
+use async_trait::async_trait;
 use bytes::Bytes;
 use http::{StatusCode, header};
 use pingora::connectors::TransportConnector;
+use pingora::connectors::l4::Connect as L4Connect;
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::protocols::Stream;
 use pingora::protocols::http::v1::client::HttpSession;
+use pingora::protocols::l4::socket::SocketAddr;
+use pingora::protocols::l4::stream::Stream as L4Stream;
+use pingora::{Error, ErrorType};
+use tokio::net::TcpStream;
 
 use crate::refusal::Refusal;
 use crate::upstream::{self, Upstream, http_peer};
@@ -72,15 +79,32 @@ async fn connect(
     let mut last = Refusal::NoPeer;
     while let Some((place, address)) = upstream.choose(tried) {
         tried.push(place);
-        match connector
-            .new_stream(&http_peer(address, connect_timeout))
-            .await
-        {
+        let mut peer = http_peer(address, connect_timeout);
+        peer.options.custom_l4 = Some(Arc::new(Unbuffered(connect_timeout)));
+        match connector.new_stream(&peer).await {
             Ok(stream) => return Ok(stream),
             Err(error) => last = upstream::refusal(&error),
         }
     }
     Err(last)
+}
+
+/// Connects without Pingora's 64 KiB read buffer, which a silent WebSocket would hold for life.
+#[derive(Debug)]
+struct Unbuffered(Duration);
+
+#[async_trait]
+impl L4Connect for Unbuffered {
+    async fn connect(&self, address: &SocketAddr) -> pingora::Result<L4Stream> {
+        let address = address.as_inet();
+        let address =
+            address.ok_or_else(|| Error::explain(ErrorType::ConnectError, "no address"))?;
+        match tokio::time::timeout(self.0, TcpStream::connect(address)).await {
+            Ok(Ok(stream)) => Ok(L4Stream::from(stream)),
+            Ok(Err(error)) => Error::e_because(ErrorType::ConnectRefused, "connecting", error),
+            Err(_) => Error::e_explain(ErrorType::ConnectTimedout, "connecting"),
+        }
+    }
 }
 
 async fn switch(

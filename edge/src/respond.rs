@@ -6,14 +6,18 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{Method, header};
+use http::{HeaderName, HeaderValue, Method, header};
 use pingora::Result;
 use pingora::http::ResponseHeader;
 use pingora::proxy::Session;
 use serde::Serialize;
 
 use crate::exchange::{CacheState, Exchange};
+use crate::forward;
 use crate::refusal::Refusal;
+
+const PROXY_STATUS: HeaderName = HeaderName::from_static("proxy-status");
+const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
 
 /// A problem body (RFC 9457).
 #[derive(Serialize)]
@@ -61,11 +65,12 @@ pub(crate) async fn refuse(
     exchange: &mut Exchange,
 ) -> Result<()> {
     let body = problem(&refusal, &exchange.id);
-    let mut header = ResponseHeader::build(refusal.status(), Some(10))?;
-    header.insert_header(header::CONTENT_TYPE, "application/problem+json")?;
+    let mut header = ResponseHeader::build_no_case(refusal.status(), Some(10))?;
+    let kind = HeaderValue::from_static("application/problem+json");
+    header.insert_header(header::CONTENT_TYPE, kind)?;
     header.insert_header(header::CONTENT_LENGTH, body.len())?;
-    header.insert_header(header::CACHE_CONTROL, "no-store")?;
-    header.insert_header("Proxy-Status", proxy_status(&refusal))?;
+    header.insert_header(header::CACHE_CONTROL, HeaderValue::from_static("no-store"))?;
+    header.insert_header(PROXY_STATUS, proxy_status(&refusal))?;
     if let Some(seconds) = refusal.retry_after() {
         header.insert_header(header::RETRY_AFTER, seconds)?;
     }
@@ -77,7 +82,7 @@ pub(crate) async fn refuse(
         }
         _ => {}
     }
-    header.insert_header("X-Request-Id", &exchange.id)?;
+    header.insert_header(forward::X_REQUEST_ID, exchange.id.as_str())?;
     exchange.status = refusal.status().as_u16();
     exchange.refusal = Some(refusal);
     drain_small_body(session).await;
@@ -136,13 +141,10 @@ pub(crate) fn dress(
     exchange: &Exchange,
     cache_status: Option<String>,
 ) -> Result<()> {
-    header.insert_header("X-Request-Id", &exchange.id)?;
-    header.insert_header(
-        header::VIA,
-        crate::forward::via(&header.headers, header.version),
-    )?;
+    header.insert_header(forward::X_REQUEST_ID, exchange.id.as_str())?;
+    header.insert_header(header::VIA, forward::via(&header.headers, header.version))?;
     if let Some(cache_status) = cache_status {
-        header.append_header("Cache-Status", cache_status)?;
+        header.append_header(CACHE_STATUS, cache_status)?;
     }
     Ok(())
 }

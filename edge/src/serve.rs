@@ -54,8 +54,6 @@ pub struct Edge {
 const BACKLOG: i32 = 4_096;
 /// Connections kept open to peers, for all of them together.
 const POOL: usize = 1_024;
-/// What is read from a client at once: heads are small, and each open connection holds it.
-const READ_BUFFER: usize = 8 << 10;
 /// Somebody who waits for another's fetch waits no longer than this.
 const LOCK_AGE: Duration = Duration::from_secs(10);
 
@@ -106,6 +104,7 @@ impl Edge {
             connector: TransportConnector::new(None),
             metrics: metrics.clone(),
             log: AccessLog::new(log.filter(|_| config.log.access)),
+            nowhere: Arc::default(),
             draining: life.draining(),
         };
         let proxy = http_proxy(&Arc::new(server_conf()), gateway);
@@ -118,7 +117,8 @@ impl Edge {
             cut.subscribe(),
         );
         let mut service = Service::new("traffic".to_owned(), door);
-        let buffers = L4BufferSettings::default().read(READ_BUFFER);
+        // Pingora's parser has a buffer of its own; one below it would be held by every connection.
+        let buffers = L4BufferSettings::default().read(0);
         service.add_listener(ListenerConfig::tcp(address.to_string()).l4_buffer(buffers));
         tasks.push(run(service, traffic, address, stop.subscribe()));
 

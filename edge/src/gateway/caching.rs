@@ -31,7 +31,7 @@ impl Gateway {
         }
         exchange.cache = CacheState::Miss;
         let mut wait = CacheOptionOverrides::default();
-        wait.wait_timeout = context.deadline.left();
+        wait.wait_timeout = context.connection.deadline.left();
         session
             .cache
             .enable(self.store, None, None, Some(self.lock), Some(wait));

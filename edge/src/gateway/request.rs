@@ -1,6 +1,6 @@
 //! The request's head: what it names, and how the peer gets it.
 
-use http::{Version, header};
+use http::{HeaderValue, Version, header};
 use pingora::Result;
 use pingora::http::RequestHeader;
 use pingora::proxy::Session;
@@ -14,20 +14,19 @@ impl Gateway {
     /// The head as the peer sees it.
     pub(super) fn forward(&self, request: &mut RequestHeader, exchange: &Exchange) -> Result<()> {
         let trusted = self.trust.trusts(exchange.peer);
-        request.insert_header(
-            "X-Forwarded-For",
-            forward::forwarded_for(&request.headers, exchange.peer),
-        )?;
-        if !(trusted && request.headers.contains_key("x-forwarded-proto")) {
-            request.insert_header("X-Forwarded-Proto", exchange.scheme)?;
+        let chain = forward::forwarded_for(&request.headers, exchange.peer);
+        request.insert_header(forward::X_FORWARDED_FOR, chain)?;
+        if !(trusted && request.headers.contains_key(forward::X_FORWARDED_PROTO)) {
+            let scheme = HeaderValue::from_static(exchange.scheme);
+            request.insert_header(forward::X_FORWARDED_PROTO, scheme)?;
         }
-        if !(trusted && request.headers.contains_key("x-forwarded-host")) {
+        if !(trusted && request.headers.contains_key(forward::X_FORWARDED_HOST)) {
             match request.headers.get(header::HOST).cloned() {
-                Some(host) => request.insert_header("X-Forwarded-Host", host)?,
-                None => drop(request.remove_header("X-Forwarded-Host")),
+                Some(host) => request.insert_header(forward::X_FORWARDED_HOST, host)?,
+                None => drop(request.remove_header(&forward::X_FORWARDED_HOST)),
             }
         }
-        request.insert_header("X-Request-Id", &exchange.id)?;
+        request.insert_header(forward::X_REQUEST_ID, exchange.id.as_str())?;
         request.insert_header(header::VIA, forward::via(&request.headers, request.version))?;
         let rewrite = self
             .rule(exchange)

@@ -51,11 +51,11 @@ impl Gateway {
         request: Box<RequestHeader>,
         context: &mut Context,
     ) -> Result<Answer, Refusal> {
+        let left = context.deadline().left();
         let exchange = &mut context.exchange;
         let rule = self.rule(exchange).ok_or(Refusal::Internal)?;
         let upstream = self.upstreams.get(rule.upstream).ok_or(Refusal::Internal)?;
         exchange.upstream.began = Some(Instant::now());
-        let left = context.deadline.left();
         let connect = left.map_or(rule.timeout.connect, |left| left.min(rule.timeout.connect));
         let asking = handshake::ask(
             &self.connector,
@@ -83,13 +83,10 @@ impl Gateway {
         peer: Stream,
         early: Bytes,
     ) -> Result<()> {
-        let Some(connection) = context.connection.clone() else {
-            return respond::refuse(session, Refusal::Internal, &mut context.exchange).await;
-        };
-        context.deadline.stop();
+        context.deadline().stop();
         context.exchange.status = StatusCode::SWITCHING_PROTOCOLS.as_u16();
         context.exchange.upstream.status = Some(StatusCode::SWITCHING_PROTOCOLS.as_u16());
-        head.insert_header("X-Request-Id", &context.exchange.id)?;
+        head.insert_header(forward::X_REQUEST_ID, context.exchange.id.as_str())?;
         session.write_response_header(head, false).await?;
         let from_client = handshake::if_ready(session.downstream_session.read_request_body()).await;
         let from_client = from_client
@@ -97,7 +94,7 @@ impl Gateway {
             .flatten()
             .unwrap_or_default();
         if let Some(tunnel) = self.tunnel(session, &context.exchange, peer, early, from_client) {
-            connection.hand_over(tunnel);
+            context.connection.hand_over(tunnel);
         }
         Ok(())
     }
@@ -147,7 +144,7 @@ async fn pass_through(
     context.exchange.upstream.status = Some(head.status.as_u16());
     context.exchange.status = head.status.as_u16();
     respond::dress(&mut head, &context.exchange, None)?;
-    let left = context.deadline.left();
+    let left = context.deadline().left();
     let passing = async {
         session.write_response_header(head, false).await?;
         while let Some(chunk) = peer

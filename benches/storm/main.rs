@@ -1,0 +1,55 @@
+//! A bounded load for a gateway on this machine: many upgrades, sockets, clients, or all at once.
+
+mod burst;
+mod clients;
+mod http1;
+mod memory;
+mod report;
+mod sockets;
+mod target;
+mod upgrades;
+mod websocket;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// A bounded load for a gateway on this machine.
+///
+/// Exits with 1 where anything was lost.
+#[derive(Parser)]
+#[command(version)]
+struct Storm {
+    /// One JSON object instead of a table.
+    #[arg(long, global = true)]
+    json: bool,
+    #[command(subcommand)]
+    load: Load,
+}
+
+#[derive(Subcommand)]
+enum Load {
+    /// Opens WebSockets, each for one message and its echo.
+    Upgrades(upgrades::Upgrades),
+    /// Keeps WebSockets open and paces messages over them.
+    Sockets(sockets::Sockets),
+    /// Sends the requests of many clients, named in `X-Forwarded-For`, over a few connections.
+    Clients(clients::Clients),
+    /// Sends requests all at once over connections that are open already.
+    Burst(burst::Burst),
+}
+
+#[tokio::main(worker_threads = 2)]
+async fn main() -> ExitCode {
+    let storm = Storm::parse();
+    let report = match storm.load {
+        Load::Upgrades(load) => load.run().await,
+        Load::Sockets(load) => load.run().await,
+        Load::Clients(load) => load.run().await,
+        Load::Burst(load) => load.run().await,
+    };
+    match report.write(storm.json) {
+        Ok(()) if report.is_good() => ExitCode::SUCCESS,
+        _ => ExitCode::FAILURE,
+    }
+}

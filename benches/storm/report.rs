@@ -1,0 +1,116 @@
+//! What a load has met: a short table, or one JSON object with the same words.
+
+use std::collections::BTreeMap;
+use std::io::{self, Write};
+use std::time::Duration;
+
+use serde_json::{Map, Value};
+
+/// Counts by word.
+pub(crate) type Counts = BTreeMap<String, u64>;
+
+#[derive(Default)]
+pub(crate) struct Report {
+    rows: Vec<(String, Value)>,
+    bad: bool,
+}
+
+impl Report {
+    pub(crate) fn row(&mut self, name: &str, value: impl Into<Value>) {
+        self.rows.push((name.to_owned(), value.into()));
+    }
+
+    /// A number with one digit behind the point.
+    pub(crate) fn number(&mut self, name: &str, value: f64) {
+        self.row(name, (value * 10.0).round() / 10.0);
+    }
+
+    /// A count that ought to be zero.
+    pub(crate) fn fault(&mut self, name: &str, count: u64) {
+        self.bad |= count > 0;
+        self.row(name, count);
+    }
+
+    /// How many failed, and how.
+    pub(crate) fn failures(&mut self, name: &str, failures: &Counts) {
+        self.fault(name, failures.values().sum());
+        self.counts(name, failures);
+    }
+
+    pub(crate) fn counts(&mut self, name: &str, counts: &Counts) {
+        for (word, count) in counts {
+            self.row(&format!("{name}: {word}"), *count);
+        }
+    }
+
+    /// Median and tail, in milliseconds.
+    pub(crate) fn times(&mut self, name: &str, mut times: Vec<Duration>) {
+        times.sort_unstable();
+        for percent in [50, 95, 99, 100] {
+            let time = quantile(&times, percent).map_or(Value::Null, |time| {
+                ((time.as_secs_f64() * 1e5).round() / 100.0).into()
+            });
+            self.row(&format!("{name} p{percent} ms"), time);
+        }
+    }
+
+    pub(crate) fn is_good(&self) -> bool {
+        !self.bad
+    }
+
+    pub(crate) fn write(&self, json: bool) -> io::Result<()> {
+        let mut out = io::stdout().lock();
+        if json {
+            let object: Map<_, _> = self.rows.iter().cloned().collect();
+            return writeln!(out, "{}", Value::Object(object));
+        }
+        let width = self
+            .rows
+            .iter()
+            .map(|(name, _)| name.len())
+            .max()
+            .unwrap_or(0);
+        for (name, value) in &self.rows {
+            writeln!(out, "{name:width$}  {value:>10}")?;
+        }
+        Ok(())
+    }
+}
+
+fn quantile(sorted: &[Duration], percent: usize) -> Option<Duration> {
+    let rank = (sorted.len() * percent).div_ceil(100).max(1);
+    sorted.get(rank - 1).copied()
+}
+
+/// Adds one to the count of this word.
+pub(crate) fn count(counts: &mut Counts, word: String) {
+    *counts.entry(word).or_default() += 1;
+}
+
+pub(crate) fn add(to: &mut Counts, from: Counts) {
+    for (word, number) in from {
+        *to.entry(word).or_default() += number;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_quantile_is_the_value_that_so_many_do_not_exceed() {
+        let times: Vec<_> = (1..=200).map(Duration::from_millis).collect();
+        let at = |percent| quantile(&times, percent).map(|time| time.as_millis());
+        assert_eq!((at(50), at(95), at(100)), (Some(100), Some(190), Some(200)));
+        assert_eq!(quantile(&[], 50), None);
+    }
+
+    #[test]
+    fn one_failure_makes_a_report_bad() {
+        let mut report = Report::default();
+        report.failures("lost", &Counts::new());
+        assert!(report.is_good());
+        report.failures("lost", &Counts::from([("echo: timeout".to_owned(), 1)]));
+        assert!(!report.is_good());
+    }
+}

@@ -1,0 +1,140 @@
+//! Where the load goes: this machine and nowhere else.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::str::FromStr;
+use std::time::Duration;
+
+use clap::Args;
+use http::Uri;
+use tokio::net::{TcpSocket, TcpStream};
+use tokio::time::timeout;
+
+/// How long any one step may take.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
+
+/// What failed, in the words that the report counts by.
+pub(crate) type Failure = String;
+
+/// What every load is told.
+#[derive(Args, Debug, Clone)]
+pub(crate) struct Way {
+    /// Where to: http:// or ws://, a loopback address.
+    #[arg(value_name = "URL")]
+    pub(crate) target: Target,
+    /// The loopback address to come from, such as that of a trusted proxy.
+    #[arg(long, value_name = "ADDRESS", value_parser = loopback)]
+    from: Option<IpAddr>,
+}
+
+/// An address on this machine, and what to ask for there.
+#[derive(Debug, Clone)]
+pub(crate) struct Target {
+    address: SocketAddr,
+    pub(crate) authority: String,
+    pub(crate) path: String,
+}
+
+impl FromStr for Target {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let uri: Uri = text.parse().map_err(|error| format!("no URL: {error}"))?;
+        if !matches!(uri.scheme_str(), Some("http" | "ws")) {
+            return Err("expected http:// or ws://".to_owned());
+        }
+        let authority = uri.authority().ok_or("expected a host")?;
+        let address = loopback(authority.host())?;
+        Ok(Self {
+            address: (address, authority.port_u16().unwrap_or(80)).into(),
+            authority: authority.as_str().to_owned(),
+            path: uri
+                .path_and_query()
+                .map_or("/", |path| path.as_str())
+                .to_owned(),
+        })
+    }
+}
+
+fn loopback(host: &str) -> Result<IpAddr, String> {
+    let wrong = || "expected an address of this machine, as 127.0.0.1, [::1] or localhost";
+    if host == "localhost" {
+        return Ok(Ipv4Addr::LOCALHOST.into());
+    }
+    let address: IpAddr = host.trim_matches(['[', ']']).parse().map_err(|_| wrong())?;
+    address
+        .is_loopback()
+        .then_some(address)
+        .ok_or_else(|| wrong().to_owned())
+}
+
+impl Way {
+    pub(crate) async fn connect(&self) -> Result<TcpStream, Failure> {
+        let failed = |error: std::io::Error| format!("connect: {}", error.kind());
+        let target = self.target.address;
+        let socket = if target.is_ipv4() {
+            TcpSocket::new_v4()
+        } else {
+            TcpSocket::new_v6()
+        };
+        let socket = socket.map_err(failed)?;
+        if let Some(from) = self.from {
+            socket.bind((from, 0).into()).map_err(failed)?;
+        }
+        let stream = timeout(PATIENCE, socket.connect(target)).await;
+        let stream = stream.map_err(|_| "connect: timeout")?.map_err(failed)?;
+        stream.set_nodelay(true).map_err(failed)?;
+        Ok(stream)
+    }
+}
+
+/// The address that stands for the client of this number: one of 10.0.0.0/8.
+pub(crate) fn client(number: u32) -> Ipv4Addr {
+    Ipv4Addr::from_bits(Ipv4Addr::new(10, 0, 0, 1).to_bits().wrapping_add(number))
+}
+
+/// So many clients have addresses.
+pub(crate) const MOST_CLIENTS: i64 = (1 << 24) - 2;
+
+/// The way to this URL from wherever the system chooses.
+#[cfg(test)]
+pub(crate) fn way(url: &str) -> Way {
+    Way {
+        target: url.parse().unwrap(),
+        from: None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_this_machine_is_loaded() {
+        for url in [
+            "http://127.0.0.1:8080/a?b",
+            "ws://localhost:1/ws",
+            "http://[::1]:80",
+            "ws://127.0.0.6/",
+        ] {
+            assert!(url.parse::<Target>().is_ok(), "{url}");
+        }
+        for url in [
+            "http://10.0.0.1/",
+            "http://example.org/",
+            "https://127.0.0.1/",
+            "127.0.0.1:80",
+            "http://0.0.0.0/",
+        ] {
+            assert!(url.parse::<Target>().is_err(), "{url}");
+        }
+        let target: Target = "http://127.0.0.1".parse().unwrap();
+        assert_eq!((target.path.as_str(), target.address.port()), ("/", 80));
+    }
+
+    #[test]
+    fn each_client_has_an_address() {
+        assert_eq!(client(0), Ipv4Addr::new(10, 0, 0, 1));
+        let last = u32::try_from(MOST_CLIENTS - 1).unwrap();
+        assert_eq!(client(last), Ipv4Addr::new(10, 255, 255, 254));
+    }
+}

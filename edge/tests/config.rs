@@ -1,0 +1,1017 @@
+//! The configuration as whoever writes it meets it: what the documents show reads without fault,
+//! and what is wrong is told with its place and what would have been right.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    reason = "a test may fail loudly"
+)]
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::net::TcpListener;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use edge::config::{Config, Faults};
+use proptest::prelude::*;
+use toml::de::{DeTable, DeValue};
+
+const REFERENCE: &str = include_str!("../../docs/configuration.md");
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
+}
+
+/// The TOML blocks of a document, each with the line it begins on.
+fn blocks(document: &str) -> Vec<(usize, String)> {
+    let mut blocks = Vec::new();
+    let mut open: Option<(usize, String)> = None;
+    for (number, line) in document.lines().enumerate() {
+        match &mut open {
+            Some(_) if line.trim() == "```" => blocks.extend(open.take()),
+            Some((_, text)) => {
+                text.push_str(line);
+                text.push('\n');
+            }
+            None if line.trim() == "```toml" => open = Some((number + 2, String::new())),
+            None => {}
+        }
+    }
+    assert!(open.is_none(), "a block is not closed");
+    blocks
+}
+
+/// The block under "Full example" in the reference.
+fn full_example() -> String {
+    let (_, after) = REFERENCE
+        .split_once("\n## Full example\n")
+        .expect("the reference has a full example");
+    blocks(after)[0].1.clone()
+}
+
+fn faults(source: &str) -> Faults {
+    match Config::read("edge.toml", source) {
+        Ok(_) => panic!("read without fault:\n{source}"),
+        Err(faults) => faults,
+    }
+}
+
+/// The one fault of this file as `line:column: message (help)`.
+fn only_fault(source: &str) -> String {
+    let list = told(source);
+    assert_eq!(list.len(), 1, "{list:#?}");
+    list[0].clone()
+}
+
+fn told(source: &str) -> Vec<String> {
+    let list = faults(source).list;
+    list.iter()
+        .map(|fault| {
+            format!(
+                "{}:{}: {} ({})",
+                fault.line, fault.column, fault.message, fault.help
+            )
+        })
+        .collect()
+}
+
+/// A good file with one upstream and one route, and `more` in the route.
+fn route_with(more: &str) -> String {
+    format!(
+        "[upstream.echo]\npeers = [\"127.0.0.1:8081\"]\n[[route]]\npath = \"/api/*\"\nupstream = \"echo\"\n{more}\n"
+    )
+}
+
+/// A good file, behind `head`.
+fn file_with(head: &str) -> String {
+    format!("{head}\n{}", route_with(""))
+}
+
+// What the documents say.
+
+#[test]
+fn every_example_reads_without_fault() {
+    let mut documents: Vec<PathBuf> = fs::read_dir(root().join("docs"))
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .collect();
+    documents.push(root().join("README.md"));
+    let (mut found, mut wrong) = (0, Vec::new());
+    for path in documents {
+        let markdown = path.extension().is_some_and(|end| end == "md");
+        let Some(document) = fs::read_to_string(&path).ok().filter(|_| markdown) else {
+            continue;
+        };
+        for (line, text) in blocks(&document) {
+            found += 1;
+            let name = format!("{} (block at line {line})", path.display());
+            if let Err(faults) = Config::read(&name, &text) {
+                wrong.push(faults.to_string());
+            }
+        }
+    }
+    assert!(found >= 6, "{found} blocks found");
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn every_file_in_conf_reads_without_fault() {
+    let mut found = 0;
+    for entry in fs::read_dir(root().join("conf")).unwrap() {
+        let path = entry.unwrap().path();
+        if let Err(faults) = Config::load(&path) {
+            panic!("{faults}");
+        }
+        found += 1;
+    }
+    assert!(found > 0, "no file in conf/");
+}
+
+/// The rows of the reference, as (table, key): a heading names the table, a row begins with the
+/// key.
+fn rows() -> BTreeSet<(String, String)> {
+    let mut table = String::new();
+    let mut rows = BTreeSet::new();
+    for line in REFERENCE.lines() {
+        if let Some(heading) = line.strip_prefix('#') {
+            table = heading.trim_start_matches('#').trim().to_lowercase();
+        } else if let Some(row) = line.strip_prefix("| `")
+            && let Some((key, _)) = row.split_once('`')
+        {
+            rows.insert((table.clone(), key.to_owned()));
+        }
+    }
+    rows
+}
+
+#[test]
+fn every_key_is_in_the_reference() {
+    let rows = rows();
+    let keys = Config::keys();
+    assert!(keys.len() > 40, "{} keys", keys.len());
+    let missing: Vec<_> = keys
+        .iter()
+        .filter(|(table, key)| !rows.contains(&(table.to_lowercase(), (*key).to_owned())))
+        .collect();
+    assert!(missing.is_empty(), "no row for {missing:?}");
+}
+
+#[test]
+fn every_row_of_the_reference_is_a_key() {
+    let keys: BTreeSet<_> = Config::keys()
+        .into_iter()
+        .map(|(table, key)| (table.to_lowercase(), key.to_owned()))
+        .collect();
+    let tables: BTreeSet<_> = keys.iter().map(|(table, _)| table.clone()).collect();
+    let pattern = |key: &str| key.starts_with('/');
+    let stale: Vec<_> = rows()
+        .into_iter()
+        .filter(|row| tables.contains(&row.0) && !pattern(&row.1) && !keys.contains(row))
+        .collect();
+    assert!(stale.is_empty(), "edge does not know {stale:?}");
+}
+
+/// A key of the full example: its table as edge names it, itself, its place.
+struct Used {
+    table: &'static str,
+    key: String,
+    span: Range<usize>,
+}
+
+/// Every key of a file. Names of upstreams are no keys.
+fn used(source: &str) -> Vec<Used> {
+    fn walk(table: &DeTable<'_>, place: &'static str, list: &mut Vec<Used>) {
+        for (key, value) in table {
+            list.push(Used {
+                table: place,
+                key: key.get_ref().to_string(),
+                span: key.span(),
+            });
+            match (place, key.get_ref().as_ref(), value.get_ref()) {
+                ("the file", "upstream", DeValue::Table(upstreams)) => {
+                    for upstream in upstreams.values() {
+                        let table = upstream.get_ref().as_table().unwrap();
+                        walk(table, "[upstream.NAME]", list);
+                    }
+                }
+                (_, key, DeValue::Table(table)) => walk(table, below(place, key), list),
+                ("the file", "route", DeValue::Array(routes)) => {
+                    for route in routes.iter() {
+                        walk(route.get_ref().as_table().unwrap(), "[[route]]", list);
+                    }
+                }
+                _ => {}
+            }
+        }
+    }
+    fn below(place: &str, key: &str) -> &'static str {
+        match (place, key) {
+            ("the file", "server") => "[server]",
+            ("the file", "admin") => "[admin]",
+            ("the file", "log") => "[log]",
+            ("the file", "limit") => "[limit]",
+            ("the file", "timeout") => "[timeout]",
+            ("the file", "cache") => "[cache]",
+            ("[limit]", "status") => "[limit] status",
+            (_, "burst") => "burst",
+            ("[[route]]", "cache") => "a route's cache",
+            ("[[route]]", "limit") => "a route's limit",
+            ("[[route]]", "timeout") => "a route's timeout",
+            ("a route's limit", "status") => "a route's limit.status",
+            _ => panic!("the test does not know the table `{key}` in {place}: enter it here"),
+        }
+    }
+    let mut list = Vec::new();
+    walk(
+        DeTable::parse(source).unwrap().get_ref(),
+        "the file",
+        &mut list,
+    );
+    list
+}
+
+#[test]
+fn the_full_example_uses_every_key() {
+    let used: BTreeSet<_> = used(&full_example())
+        .into_iter()
+        .map(|used| (used.table.to_owned(), used.key))
+        .collect();
+    let keys: BTreeSet<_> = Config::keys()
+        .into_iter()
+        .map(|(table, key)| (table.to_owned(), key.to_owned()))
+        .collect();
+    let (missing, unknown): (Vec<_>, Vec<_>) = (
+        keys.difference(&used).collect(),
+        used.difference(&keys).collect(),
+    );
+    assert!(
+        missing.is_empty() && unknown.is_empty(),
+        "missing {missing:?}, unknown {unknown:?}"
+    );
+}
+
+/// The ways in which a key is misspelt: a letter dropped, doubled, swapped with the next or
+/// replaced by its neighbour on the keyboard, a hyphen for an underscore, an `s` more or less, a
+/// capital.
+fn misspelt(key: &str) -> BTreeSet<String> {
+    let letters: Vec<char> = key.chars().collect();
+    let mut mutants = BTreeSet::new();
+    for (at, letter) in letters.iter().enumerate() {
+        let mut dropped = letters.clone();
+        dropped.remove(at);
+        mutants.insert(dropped);
+        let mut doubled = letters.clone();
+        doubled.insert(at, *letter);
+        mutants.insert(doubled);
+        if at + 1 < letters.len() {
+            let mut swapped = letters.clone();
+            swapped.swap(at, at + 1);
+            mutants.insert(swapped);
+        }
+        let row = ["qwertyuiop", "asdfghjkl", "zxcvbnm"]
+            .into_iter()
+            .find(|row| row.contains(*letter));
+        if let Some(row) = row {
+            let mut replaced = letters.clone();
+            let next = row.find(*letter).unwrap() + 1;
+            replaced[at] = row.chars().chain(['x']).nth(next).unwrap();
+            mutants.insert(replaced);
+        }
+    }
+    let mut mutants: BTreeSet<String> = mutants
+        .into_iter()
+        .map(|letters| letters.into_iter().collect())
+        .collect();
+    mutants.insert(key.replace('_', "-"));
+    mutants.insert(key.replace('_', ""));
+    mutants.insert(format!("{key}s"));
+    mutants.extend(key.strip_suffix('s').map(str::to_owned));
+    mutants.insert(key[..1].to_uppercase() + &key[1..]);
+    mutants.remove(key);
+    mutants
+}
+
+#[test]
+fn a_misspelt_key_is_told_with_its_line_and_the_right_one() {
+    let source = full_example();
+    let keys = Config::keys();
+    let (mut tried, mut misses) = (0, Vec::new());
+    for Used { table, key, span } in used(&source) {
+        for mutant in misspelt(&key) {
+            if keys.contains(&(table, mutant.as_str())) {
+                continue;
+            }
+            tried += 1;
+            let mut text = source.clone();
+            text.replace_range(span.clone(), &mutant);
+            let line = source[..span.start].matches('\n').count() + 1;
+            let start = source[..span.start].rfind('\n').map_or(0, |at| at + 1);
+            let faults = faults(&text);
+            let message = format!("unknown key `{mutant}` in {table}");
+            let fault = faults.list.iter().find(|fault| fault.message == message);
+            let fault = fault.unwrap_or_else(|| panic!("not \"{message}\":\n{faults}"));
+            assert_eq!(
+                (fault.line, fault.column),
+                (line, span.start - start + 1),
+                "{message}"
+            );
+            if fault.help != format!("did you mean `{key}`?") {
+                misses.push(format!(
+                    "{table} {key}: `{mutant}` suggests \"{}\"",
+                    fault.help
+                ));
+            }
+        }
+    }
+    println!(
+        "{tried} misspelt keys, {} misses:\n{}",
+        misses.len(),
+        misses.join("\n")
+    );
+    assert!(tried > 1_000, "{tried} misspelt keys");
+    assert!(
+        misses.len() * 20 <= tried,
+        "{} of {tried} misspelt keys are not understood:\n{}",
+        misses.len(),
+        misses.join("\n")
+    );
+}
+
+#[test]
+fn a_misspelt_key_is_one_fault_and_draws_no_others_after_it() {
+    let source = full_example();
+    let mut more = Vec::new();
+    for Used { table, key, span } in used(&source) {
+        let mut text = source.clone();
+        text.insert(span.end, 'x');
+        let faults = faults(&text);
+        if faults.list.len() > 1 {
+            more.push(format!("{table} {key}:\n{faults}"));
+        }
+    }
+    assert!(more.is_empty(), "{}", more.join("\n\n"));
+}
+
+// What is told of faults.
+
+#[test]
+fn the_report_shows_place_line_and_the_right_word() {
+    let source = "[timeout]\nresponse = \"3s\"\n\n# For peers that are near.\nconect = \"1s\"\n\n[upstream.echo]\n\
+                  peers = [\"127.0.0.1:8081\"]\n\n[[route]]\npath = \"/\"\nupstream = \"ecoh\"\n";
+    let report = Config::read("conf/edge.toml", source)
+        .unwrap_err()
+        .to_string();
+    assert_eq!(
+        report,
+        "conf/edge.toml:5:1: unknown key `conect` in [timeout]\n\
+         \x20   5 | conect = \"1s\"\n\
+         \x20     | ^^^^^^ did you mean `connect`?\n\
+         conf/edge.toml:12:12: no upstream is named `ecoh`\n\
+         \x20  12 | upstream = \"ecoh\"\n\
+         \x20     |            ^^^^^^ did you mean `echo`?"
+    );
+}
+
+#[test]
+fn all_faults_are_told_at_once_in_their_order() {
+    let source = r#"[server]
+listen = "localhost"
+per_client = "10/s"
+[limit]
+per_client = "10"
+burst = "20"
+[timeout]
+conect = "1s"
+[upstream.echo]
+peers = ["127.0.0.1:8081", "http://b"]
+[[route]]
+path = "/api/*"
+upstream = "ecoh"
+"#;
+    let places: Vec<_> = told(source);
+    let expected = [
+        "2:10: `localhost` does not fit here",
+        "3:1: unknown key `per_client` in [server] (`per_client` belongs in [limit])",
+        "5:14: `10` does not fit here",
+        "6:9: expected a whole number, found string",
+        "8:1: unknown key `conect` in [timeout] (did you mean `connect`?)",
+        "10:28: `http://b` is no peer",
+        "13:12: no upstream is named `ecoh` (did you mean `echo`?)",
+    ];
+    assert_eq!(places.len(), expected.len(), "{places:#?}");
+    for (place, expected) in places.iter().zip(expected) {
+        assert!(place.starts_with(expected), "{place}\nis not {expected}");
+    }
+}
+
+#[test]
+fn an_error_of_syntax_has_its_place() {
+    for (source, place) in [
+        (file_with("[server]\nlisten = \n"), (2, 10)),
+        (file_with("[server\nlisten = \"127.0.0.1:1\""), (1, 8)),
+        (file_with("[log]\nlevel = \"info"), (2, 14)),
+        (
+            file_with("[log]\nlevel = \"info\"\nlevel = \"warn\""),
+            (3, 1),
+        ),
+        (file_with("[server]\ndrain = 5 s"), (2, 9)),
+    ] {
+        let list = faults(&source).list;
+        assert!(
+            list.iter().any(|fault| (fault.line, fault.column) == place),
+            "{place:?} is not among {:#?}",
+            told(&source)
+        );
+    }
+}
+
+#[test]
+fn a_wrong_type_says_what_would_be_right() {
+    for (head, expected) in [
+        (
+            "[server]\nlisten = 8080",
+            "2:10: expected a text in quotes, found integer (expected an address with a port",
+        ),
+        (
+            "[server]\nconnections = \"many\"",
+            "2:15: expected a whole number, found string (write it without quotes, as 20)",
+        ),
+        (
+            "[server]\nconnections = 1.5",
+            "2:15: expected a whole number, found float",
+        ),
+        (
+            "[server]\ndrain = 25",
+            "2:9: expected a text in quotes, found integer (expected a duration such as \"250ms\"",
+        ),
+        (
+            "[log]\naccess = \"yes\"",
+            "2:10: expected true or false, found string",
+        ),
+        (
+            "[log]\nlevel = 1",
+            "2:9: expected a text in quotes, found integer",
+        ),
+        (
+            "limit = \"10/s\"",
+            "1:9: expected a table, found string (write `[limit]`)",
+        ),
+        (
+            "[limit]\nper_client = 10",
+            "2:14: expected a text in quotes, found integer (expected a rate such as \"10/s\"",
+        ),
+        (
+            "[limit]\nper_client = \"10/s\"\nburst = -5",
+            "3:9: -5 does not fit here (expected a whole number from 0 to 18446744073709551615)",
+        ),
+        (
+            "[limit]\nper_client = \"10/s\"\nburst = 99999999999999999999",
+            "3:9: 99999999999999999999 does not fit here",
+        ),
+    ] {
+        let told = only_fault(&file_with(head));
+        assert!(told.starts_with(expected), "{told}\nis not {expected}");
+    }
+}
+
+#[test]
+fn a_wrong_unit_says_what_would_be_right() {
+    for (head, right) in [
+        ("[timeout]\nresponse = \"3\"", "\"3s\""),
+        ("[timeout]\nresponse = \"3sec\"", "\"3s\""),
+        ("[timeout]\nresponse = \"0s\"", "zero is no time"),
+        ("[timeout]\nconnect = \"off\"", "\"3s\""),
+        ("[limit]\nglobal = \"10rps\"", "\"10/s\""),
+        ("[limit]\nglobal = \"0/s\"", "\"off\""),
+        ("[cache]\nmemory = \"64MB\"", "\"64MiB\""),
+        ("[server]\nlisten = \"8080\"", "\"127.0.0.1:8080\""),
+        ("[server]\nlisten = \"127.0.0.1\"", "\"127.0.0.1:8080\""),
+        (
+            "[server]\ntrusted_proxies = [\"10.0.0.0/40\"]",
+            "\"10.0.0.0/8\"",
+        ),
+        ("[server]\nipv6_prefix = 129", "1 to 128"),
+        ("[server]\nconnections = 0", "1 to 10000000"),
+        (
+            "[limit]\nper_client = \"1/s\"\nstatus = { per_client = 200 }",
+            "400 to 599",
+        ),
+        ("[log]\nlevel = \"warning\"", "did you mean `warn`?"),
+        (
+            "[cache]\nmemory = \"1KiB\"\nobject = \"2KiB\"",
+            "at most `memory`",
+        ),
+    ] {
+        let told = only_fault(&file_with(head));
+        assert!(told.contains(right), "{told}\ndoes not say {right}");
+    }
+}
+
+#[test]
+fn a_misplaced_key_says_where_it_belongs() {
+    assert_eq!(
+        only_fault(&file_with("[server]\nper_client = \"10/s\"")),
+        "2:1: unknown key `per_client` in [server] (`per_client` belongs in [limit])"
+    );
+    assert_eq!(
+        only_fault(&file_with("[limit]\nmemory = \"64MiB\"")),
+        "2:1: unknown key `memory` in [limit] (`memory` belongs in [cache])"
+    );
+    assert_eq!(
+        only_fault(&file_with("[cache]\nwords = 1")),
+        "2:1: unknown key `words` in [cache] (known here: memory, object)"
+    );
+}
+
+#[test]
+fn an_unknown_upstream_says_which_there_are() {
+    let with = |name: &str| {
+        format!(
+            "[upstream.echo]\npeers = [\"a:1\"]\n[[route]]\npath = \"/\"\nupstream = \"{name}\"\n"
+        )
+    };
+    assert_eq!(
+        only_fault(&with("ehco")),
+        "5:12: no upstream is named `ehco` (did you mean `echo`?)"
+    );
+    assert_eq!(
+        only_fault(&with("warehouse")),
+        "5:12: no upstream is named `warehouse` (known: echo)"
+    );
+}
+
+#[test]
+fn an_upstream_that_nobody_uses_is_a_fault() {
+    let source = route_with("[upstream.spare]\npeers = [\"127.0.0.1:8082\"]");
+    assert_eq!(
+        only_fault(&source),
+        "6:11: no route uses the upstream `spare` (name it in a route, or leave it out)"
+    );
+}
+
+#[test]
+fn a_route_that_is_never_reached_is_a_fault() {
+    let source = route_with("[[route]]\npath = \"/api/info\"\nupstream = \"echo\"");
+    assert_eq!(
+        only_fault(&source),
+        "7:8: this route is never reached: `/api/*` above takes all its requests (put the narrower route first)"
+    );
+    let narrower_first =
+        route_with("methods = [\"GET\"]\n[[route]]\npath = \"/api/info\"\nupstream = \"echo\"");
+    assert!(Config::read("", &narrower_first).is_ok());
+}
+
+#[test]
+fn what_excludes_each_other_is_a_fault() {
+    assert_eq!(
+        only_fault(&route_with("websocket = true\ncache = \"1h\"")),
+        "7:9: a WebSocket cannot be cached (leave out `cache` or `websocket`)"
+    );
+    assert_eq!(
+        only_fault(&route_with("rewrite = \"/v1/*\"\nstrip_prefix = \"/api\"")),
+        "7:16: `rewrite` and `strip_prefix` exclude each other (leave one of them out)"
+    );
+    assert_eq!(
+        only_fault(&route_with("methods = [\"PUT\"]\ncache = \"1h\"")),
+        "7:9: only answers to GET and HEAD are cached, and the route takes neither (add \"GET\" to `methods`)"
+    );
+    assert!(
+        only_fault(&route_with("methods = [\"PUT\"]\nwebsocket = true"))
+            .contains("a WebSocket begins with GET")
+    );
+    assert!(Config::read("", &route_with("websocket = true\ncache = \"off\"")).is_ok());
+}
+
+#[test]
+fn two_listeners_on_one_address_are_a_fault() {
+    for (server, admin) in [
+        ("127.0.0.1:8080", "127.0.0.1:8080"),
+        ("0.0.0.0:8080", "127.0.0.1:8080"),
+        ("[::]:9090", "127.0.0.1:9090"),
+    ] {
+        let source = file_with(&format!(
+            "[server]\nlisten = \"{server}\"\n[admin]\nlisten = \"{admin}\""
+        ));
+        let told = only_fault(&source);
+        assert!(
+            told.starts_with("2:10: [server] and [admin] both listen on"),
+            "{told}"
+        );
+    }
+    let free = file_with("[server]\nlisten = \"127.0.0.1:0\"\n[admin]\nlisten = \"127.0.0.1:0\"");
+    assert!(Config::read("", &free).is_ok());
+}
+
+#[test]
+fn a_burst_without_a_limit_is_a_fault() {
+    assert_eq!(
+        only_fault(&file_with("[limit]\nburst = 20")),
+        "2:9: a burst without a `per_client` limit does nothing (set `per_client`, or leave the burst out)"
+    );
+    let only_client = "[limit]\nper_client = \"10/s\"\nburst = { per_client = 20, global = 200 }";
+    assert_eq!(
+        only_fault(&file_with(only_client)),
+        "3:37: a burst without a `global` limit does nothing (set `global`, or leave the burst out)"
+    );
+    assert_eq!(
+        only_fault(&file_with("[limit]\nper_client = \"10/s\"\nburst = 0")),
+        "3:9: a burst of 0 lets nobody through (expected at least 1)"
+    );
+}
+
+#[test]
+fn an_empty_file_says_what_is_missing() {
+    for source in ["", "\n", "# nothing but a comment"] {
+        assert_eq!(
+            only_fault(source),
+            "1:1: no route: nothing would be answered (write `[[route]]` with `path` and `upstream`)"
+        );
+    }
+}
+
+#[test]
+fn a_route_without_path_or_upstream_says_what_is_missing() {
+    let list = told("[[route]]\nmethods = [\"GET\"]");
+    assert_eq!(list.len(), 2, "{list:#?}");
+    assert!(list[0].starts_with("1:1: missing key `path`"), "{list:#?}");
+    assert!(
+        list[1].starts_with("1:1: missing key `upstream`"),
+        "{list:#?}"
+    );
+}
+
+#[test]
+fn a_key_with_a_dot_is_the_same_as_a_table() {
+    let dotted = file_with("limit.per_client = \"10/s\"\nlimit.burst.per_client = 20");
+    let table = file_with("[limit]\nper_client = \"10/s\"\nburst = 20");
+    assert_eq!(Config::read("", &dotted), Config::read("", &table));
+}
+
+#[test]
+fn a_line_that_fills_a_screen_can_still_be_shown() {
+    let long = "x".repeat(100_000);
+    let report = faults(&file_with(&format!("{long} = 1 # {long}"))).to_string();
+    assert!(report.contains("unknown key"));
+    let far = format!("a = [{}]", "\"b\", ".repeat(30_000));
+    assert!(faults(&format!("{far} c")).to_string().contains("1:"));
+}
+
+// What a route takes from the file.
+
+#[test]
+fn a_route_takes_from_the_file_what_it_does_not_set() {
+    let head = "[limit]\nper_client = \"10/s\"\nglobal = \"100/s\"\nburst = 20\nstatus = { global = 429 }\n\
+                [timeout]\nconnect = \"1s\"\nresponse = \"3s\"\nidle = \"1h\"\nbody = \"9s\"\n";
+    let read = |more: &str| {
+        let source = format!("{head}{}", route_with(more));
+        let mut config =
+            Config::read("edge.toml", &source).unwrap_or_else(|faults| panic!("{faults}"));
+        (config.routes.remove(0), config.limit, config.timeout)
+    };
+
+    let (route, limit, timeout) = read("");
+    assert_eq!((route.limit.settings, route.timeout), (limit, timeout));
+    assert!(!route.limit.own_per_client && !route.limit.own_global);
+
+    let (route, limit, _) = read("limit = { per_client = \"5/s\" }");
+    let own = route.limit.settings;
+    assert_eq!(
+        own.per_client.unwrap().depth(),
+        5,
+        "the file's burst is for the file's rate"
+    );
+    assert_eq!((own.global, own.status), (limit.global, limit.status));
+    assert!(route.limit.own_per_client && !route.limit.own_global);
+
+    let (route, limit, _) = read("limit = { burst = 7 }");
+    assert_eq!(
+        route.limit.settings.per_client,
+        limit.per_client.map(|quota| quota.with_burst(7))
+    );
+    assert!(route.limit.own_per_client && !route.limit.own_global);
+
+    let (route, limit, _) = read("limit = { per_client = \"off\", status = { global = 503 } }");
+    assert_eq!(route.limit.settings.per_client, None);
+    assert_eq!(route.limit.settings.global, limit.global);
+    assert_eq!(route.limit.settings.status.global.as_u16(), 503);
+    assert!(!route.limit.own_global);
+
+    let (route, limit, _) = read("limit = \"off\"");
+    let own = route.limit.settings;
+    assert_eq!(
+        (own.per_client, own.global, own.status),
+        (None, None, limit.status)
+    );
+
+    let seconds = Duration::from_secs;
+    let (route, _, timeout) = read("timeout = \"5s\"");
+    assert_eq!(route.timeout.response, Some(seconds(5)));
+    assert_eq!(
+        (
+            route.timeout.connect,
+            route.timeout.idle,
+            route.timeout.body
+        ),
+        (timeout.connect, timeout.idle, timeout.body)
+    );
+
+    let (route, _, timeout) = read("timeout = { idle = \"off\", connect = \"2s\" }");
+    assert_eq!(
+        (route.timeout.idle, route.timeout.connect),
+        (None, seconds(2))
+    );
+    assert_eq!(
+        (route.timeout.response, route.timeout.body),
+        (timeout.response, timeout.body)
+    );
+
+    let (route, ..) = read("timeout = \"off\"");
+    assert_eq!(route.timeout.response, None);
+}
+
+#[test]
+fn what_is_left_out_has_the_default_of_the_reference() {
+    let config = Config::read("", &route_with("")).unwrap();
+    let seconds = Duration::from_secs;
+    assert_eq!(config.server.listen.to_string(), "127.0.0.1:8080");
+    assert_eq!(config.admin.to_string(), "127.0.0.1:9090");
+    assert!(config.server.trust.proxies.is_empty());
+    assert_eq!(config.server.trust.ipv6_prefix, 64);
+    assert_eq!(
+        (config.server.drain, config.server.drain_delay),
+        (seconds(25), seconds(1))
+    );
+    assert_eq!(
+        (config.server.connections, config.clients),
+        (20_000, 100_000)
+    );
+    assert_eq!(
+        (config.log.level.as_str(), config.log.access),
+        ("info", true)
+    );
+    assert_eq!((config.limit.per_client, config.limit.global), (None, None));
+    let status = config.limit.status;
+    assert_eq!(
+        (status.per_client.as_u16(), status.global.as_u16()),
+        (429, 503)
+    );
+    let timeout = config.timeout;
+    assert_eq!((timeout.connect, timeout.head), (seconds(1), seconds(10)));
+    assert_eq!(timeout.response, Some(seconds(30)));
+    assert_eq!(timeout.idle, Some(seconds(3_600)));
+    assert_eq!(timeout.body, Some(seconds(60)));
+    assert_eq!(timeout.keepalive, seconds(75));
+    assert_eq!(
+        (config.cache.memory, config.cache.object),
+        (64 << 20, 1 << 20)
+    );
+    let small = Config::read("", &file_with("[cache]\nmemory = \"512KiB\"")).unwrap();
+    assert_eq!(small.cache.object, 512 << 10);
+    let route = &config.routes[0];
+    assert_eq!((route.name.as_str(), route.websocket), ("/api/*", false));
+    assert!(route.cache.is_none() && config.upstreams[0].health.is_none());
+}
+
+#[test]
+fn the_table_and_the_short_form_of_cache_are_the_same() {
+    let read = |more: &str| Config::read("", &route_with(more)).unwrap();
+    assert_eq!(read("cache = \"1h\""), read("cache = { ttl = \"1h\" }"));
+    assert_eq!(read("cache = \"off\""), read(""));
+}
+
+// Whatever the file holds, edge answers.
+
+/// Reads and shows; a panic in either is what the laws below look for.
+fn read_and_show(source: &str) {
+    match Config::read("edge.toml", source) {
+        Ok(config) => drop(config.to_string()),
+        Err(faults) => {
+            let lines = source.lines().count().max(1);
+            assert!(!faults.list.is_empty());
+            for fault in &faults.list {
+                // A fault at the end of the file stands on the line after the last.
+                assert!((1..=lines + 1).contains(&fault.line) && fault.column >= 1);
+            }
+            drop(faults.to_string());
+        }
+    }
+}
+
+/// Words of the configuration, so that texts get past the first fault.
+fn words() -> impl Strategy<Value = String> {
+    let keys = Config::keys().into_iter().map(|(_, key)| key);
+    let more = [
+        "[",
+        "]",
+        "[[",
+        "]]",
+        "{",
+        "}",
+        "=",
+        ".",
+        ",",
+        "\n",
+        "\n[",
+        "\n[[route]]\n",
+        "\"",
+        "'''",
+        "\"/api/*\"",
+        "\"10/s\"",
+        "\"off\"",
+        "true",
+        "20",
+        "-1",
+        "0x_f",
+        "1e9",
+        "nan",
+        "#",
+        "\\",
+        "\u{0}",
+        "ü",
+        "1979-05-27",
+        "upstream.a",
+        "peers = []",
+    ];
+    let word = prop::sample::select(keys.chain(more).collect::<Vec<_>>());
+    prop::collection::vec(word, 0..60).prop_map(|words| words.join(" "))
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(512))]
+
+    #[test]
+    fn no_text_makes_reading_panic(text in any::<String>()) {
+        read_and_show(&text);
+    }
+
+    #[test]
+    fn no_heap_of_words_makes_reading_panic(text in words()) {
+        read_and_show(&text);
+    }
+
+    #[test]
+    fn no_damage_to_the_full_example_makes_reading_panic(
+        damage in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>(), 0u8..3), 1..6),
+    ) {
+        let mut bytes = full_example().into_bytes();
+        for (place, byte, how) in damage {
+            let place = place.index(bytes.len());
+            match how {
+                0 => bytes[place] = byte,
+                1 => bytes.insert(place, byte),
+                _ => drop(bytes.remove(place)),
+            }
+        }
+        read_and_show(&String::from_utf8_lossy(&bytes));
+    }
+}
+
+// The binary.
+
+/// Runs edge; one that does not end within ten seconds is ended and fails the test.
+fn edge(arguments: &[&str]) -> Output {
+    let mut edge = Command::new(env!("CARGO_BIN_EXE_edge"))
+        .args(arguments)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let began = Instant::now();
+    while edge.try_wait().unwrap().is_none() {
+        if began.elapsed() > Duration::from_secs(10) {
+            edge.kill().unwrap();
+            let output = edge.wait_with_output().unwrap();
+            panic!("edge {arguments:?} does not end: {output:?}");
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    edge.wait_with_output().unwrap()
+}
+
+fn said(output: &Output) -> (Option<i32>, String, String) {
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    (
+        output.status.code(),
+        text(&output.stdout),
+        text(&output.stderr),
+    )
+}
+
+/// A file that is there for one test.
+fn file(name: &str, source: &str) -> String {
+    let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
+    fs::write(&path, source).unwrap();
+    path.to_str().unwrap().to_owned()
+}
+
+#[test]
+fn check_says_what_each_route_gets_and_exits_0() {
+    let path = file("good.toml", &full_example());
+    let (code, out, err) = said(&edge(&["check", &path]));
+    assert_eq!((code, err.as_str()), (Some(0), ""));
+    assert!(out.contains(": ok\n"), "{out}");
+    assert!(
+        out.contains("route live") && out.contains("route /api/*"),
+        "{out}"
+    );
+}
+
+#[test]
+fn check_tells_all_faults_on_stderr_and_exits_2() {
+    let path = file(
+        "faulty.toml",
+        &file_with("[timeout]\nconect = \"1s\"\nresponse = \"3\""),
+    );
+    let (code, out, err) = said(&edge(&["check", &path]));
+    assert_eq!((code, out.as_str()), (Some(2), ""));
+    assert!(
+        err.contains(&format!("{path}:2:1: unknown key `conect`")),
+        "{err}"
+    );
+    assert!(
+        err.contains(&format!("{path}:3:12: `3` does not fit here")),
+        "{err}"
+    );
+    let (code, out, served) = said(&edge(&["-c", &path]));
+    assert_eq!((code, out.as_str()), (Some(2), ""));
+    assert_eq!(served, err);
+}
+
+#[test]
+fn a_file_that_is_not_there_is_told_in_one_line_and_exits_2() {
+    for arguments in [
+        ["-c", "/nowhere/edge.toml"],
+        ["check", "/nowhere/edge.toml"],
+    ] {
+        let (code, out, err) = said(&edge(&arguments));
+        assert_eq!((code, out.as_str()), (Some(2), ""));
+        assert!(
+            err.contains("/nowhere/edge.toml: No such file") && err.lines().count() == 1,
+            "{err}"
+        );
+    }
+}
+
+#[test]
+fn a_file_that_is_no_text_is_told_and_exits_2() {
+    let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join("bytes.toml");
+    fs::write(&path, [0xff, 0xfe, 0, 1]).unwrap();
+    let path = path.to_str().unwrap();
+    let (code, _, err) = said(&edge(&["check", path]));
+    assert_eq!(code, Some(2));
+    assert!(err.starts_with(path) && err.contains("UTF-8"), "{err}");
+}
+
+#[test]
+fn help_and_version_work() {
+    let (code, out, _) = said(&edge(&["--help"]));
+    assert_eq!(code, Some(0));
+    assert!(out.contains("check") && out.contains("--config"), "{out}");
+    let (code, out, _) = said(&edge(&["--version"]));
+    assert_eq!(code, Some(0));
+    assert_eq!(out, format!("edge {}\n", env!("CARGO_PKG_VERSION")));
+}
+
+#[test]
+fn a_wrong_command_line_exits_2() {
+    for arguments in [&["--nonsense"][..], &["check"], &[]] {
+        let (code, _, err) = said(&edge(arguments));
+        assert_eq!(code, Some(2), "{arguments:?}");
+        assert!(err.contains("Usage"), "{err}");
+    }
+}
+
+#[test]
+fn a_port_that_is_taken_ends_edge_at_once() {
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap();
+    for (name, head, table) in [
+        (
+            "traffic-taken.toml",
+            format!("[server]\nlisten = \"{address}\"\n[admin]\nlisten = \"127.0.0.1:0\""),
+            "[server] listen",
+        ),
+        (
+            "admin-taken.toml",
+            format!("[server]\nlisten = \"127.0.0.1:0\"\n[admin]\nlisten = \"{address}\""),
+            "[admin] listen",
+        ),
+    ] {
+        let path = file(name, &file_with(&head));
+        let began = Instant::now();
+        let (code, _, err) = said(&edge(&["-c", &path]));
+        assert_eq!(code, Some(1), "{err}");
+        assert!(began.elapsed() < Duration::from_secs(5));
+        assert!(
+            err.starts_with(&format!("edge: {table} {address}: ")),
+            "{err}"
+        );
+        assert!(err.contains("in use") && err.lines().count() == 1, "{err}");
+    }
+}

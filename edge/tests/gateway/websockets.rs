@@ -1,0 +1,472 @@
+//! Upgrades: none is lost, nothing is lost, and nobody gets one who may not.
+
+use std::time::{Duration, Instant};
+
+use crate::support::{
+    Client, Upstream, echo_server, edge, edge_with_log, figure_becomes, ms, no, nobody, request,
+    route_to, soon,
+};
+use edge::serve::Edge;
+use futures_util::{SinkExt, StreamExt};
+use tokio::net::TcpStream;
+use tokio::time::{sleep, timeout};
+use tokio_tungstenite::WebSocketStream;
+use tokio_tungstenite::tungstenite::Message;
+
+const OPEN: &str = "websocket = true";
+const KEY: &str = "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==";
+const HANDSHAKE: [&str; 4] = [
+    "Connection: Upgrade",
+    "Upgrade: websocket",
+    "Sec-WebSocket-Version: 13",
+    KEY,
+];
+const SWITCHED: &str = "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+     Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n";
+
+/// An upstream that accepts every upgrade at once, says `early`, and sends back what it gets.
+async fn switching(early: &'static str) -> Upstream {
+    Upstream::serve(move |mut visit| async move {
+        visit.head().await;
+        visit.write(format!("{SWITCHED}{early}")).await;
+        visit.echo().await;
+    })
+    .await
+}
+
+async fn websocket(edge: &Edge) -> WebSocketStream<TcpStream> {
+    let stream = Client::connect(edge.address()).await.into_stream();
+    let opening = tokio_tungstenite::client_async("ws://edge.test/ws", stream);
+    soon(opening).await.unwrap().0
+}
+
+/// A connection that was upgraded, byte by byte.
+async fn upgraded(edge: &Edge) -> Client {
+    let mut client = Client::connect(edge.address()).await;
+    let answer = client.ask("GET /ws", &HANDSHAKE).await;
+    assert_eq!(answer.status, 101, "{}", answer.head);
+    client
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn text_and_binary_come_back() {
+    let edge = edge(&route_to(echo_server().await, OPEN)).await;
+    let mut socket = websocket(&edge).await;
+    for message in [
+        Message::text("hello"),
+        Message::binary(vec![0, 255, 1]),
+        Message::text("x".repeat(100_000)),
+        Message::binary(vec![7; 1_000_000]),
+    ] {
+        socket.send(message.clone()).await.unwrap();
+        assert!(soon(socket.next()).await.unwrap().unwrap() == message);
+    }
+    socket.close(None).await.unwrap();
+    while let Some(Ok(_)) = soon(socket.next()).await {}
+    figure_becomes(&edge, "edge_websockets{route=\"/*\"}", 0.0).await;
+    figure_becomes(&edge, "edge_websockets_opened_total{route=\"/*\"}", 1.0).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn many_messages_come_back_in_their_order() {
+    let edge = edge(&route_to(echo_server().await, OPEN)).await;
+    let (mut to, mut from) = websocket(&edge).await.split();
+    let sending = tokio::spawn(async move {
+        for number in 0..2_000 {
+            to.send(Message::text(number.to_string())).await.unwrap();
+        }
+        to
+    });
+    for number in 0..2_000 {
+        let message = soon(from.next()).await.unwrap().unwrap();
+        assert_eq!(message, Message::text(number.to_string()));
+    }
+    drop(soon(sending).await.unwrap());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_close_passes_with_its_code() {
+    use tokio_tungstenite::tungstenite::protocol::{CloseFrame, frame::coding::CloseCode};
+    let edge = edge(&route_to(echo_server().await, OPEN)).await;
+    let mut socket = websocket(&edge).await;
+    let bye = CloseFrame {
+        code: CloseCode::Normal,
+        reason: "done".into(),
+    };
+    socket.close(Some(bye)).await.unwrap();
+    let Some(Ok(Message::Close(Some(answer)))) = soon(socket.next()).await else {
+        panic!("no close came back");
+    };
+    assert_eq!(answer.code, CloseCode::Normal);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_peer_says_together_with_its_101_arrives() {
+    let upstream = switching("early").await;
+    let edge = edge(&route_to(upstream.address, OPEN)).await;
+    for _ in 0..20 {
+        let mut client = upgraded(&edge).await;
+        assert_eq!(soon(client.take(5)).await.unwrap(), b"early");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_client_says_right_behind_its_handshake_arrives() {
+    let upstream = switching("").await;
+    let edge = edge(&route_to(upstream.address, OPEN)).await;
+    for _ in 0..20 {
+        let mut client = Client::connect(edge.address()).await;
+        client.send(request("GET /ws", &HANDSHAKE) + "eager").await;
+        assert_eq!(client.answer().await.status, 101);
+        client.send(" and more").await;
+        let said = soon(client.take(14)).await.unwrap();
+        assert_eq!(String::from_utf8_lossy(&said), "eager and more");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_client_says_before_the_101_has_come_arrives() {
+    let upstream = Upstream::serve(|mut visit| async move {
+        visit.head().await;
+        sleep(ms(200)).await;
+        visit.write(SWITCHED).await;
+        visit.echo().await;
+    })
+    .await;
+    let edge = edge(&route_to(upstream.address, OPEN)).await;
+    let mut client = Client::connect(edge.address()).await;
+    client.send(request("GET /ws", &HANDSHAKE)).await;
+    sleep(ms(50)).await;
+    client.send("eager").await;
+    assert_eq!(client.answer().await.status, 101);
+    assert_eq!(soon(client.take(5)).await.unwrap(), b"eager");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_handshake_passes_whole_with_the_ways_marks() {
+    let upstream = switching("").await;
+    let edge = edge(&route_to(upstream.address, OPEN)).await;
+    let mut client = Client::connect(edge.address()).await;
+    let mut fields = HANDSHAKE.to_vec();
+    fields.extend([
+        "Sec-WebSocket-Protocol: chat, v2",
+        "Cookie: a=b",
+        "X-Forwarded-For: 1.2.3.4",
+    ]);
+    let answer = client.ask("GET /ws?room=1", &fields).await;
+    assert_eq!(
+        answer.header("sec-websocket-accept"),
+        Some("s3pPLMBiTxaQ9kYGzzhZRbK+xOo=")
+    );
+    assert_eq!(answer.header("upgrade"), Some("websocket"));
+    assert!(
+        answer
+            .header("connection")
+            .unwrap()
+            .eq_ignore_ascii_case("upgrade")
+    );
+    let head = &upstream.heads()[0];
+    assert!(head.starts_with("GET /ws?room=1 HTTP/1.1\r\n"), "{head}");
+    for (name, value) in [
+        ("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ=="),
+        ("sec-websocket-version", "13"),
+        ("sec-websocket-protocol", "chat, v2"),
+        ("cookie", "a=b"),
+        ("x-forwarded-for", "1.2.3.4, 127.0.0.1"),
+        ("upgrade", "websocket"),
+        ("connection", "Upgrade"),
+        ("x-request-id", answer.header("x-request-id").unwrap()),
+        ("via", "1.1 edge"),
+    ] {
+        assert_eq!(crate::support::fields(head, name), [value], "{name}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn three_hundred_upgrades_and_none_is_lost() {
+    let upstream = switching("early").await;
+    let edge = edge(&route_to(upstream.address, OPEN)).await;
+    for number in 0..300 {
+        let mut client = upgraded(&edge).await;
+        client.send("ping").await;
+        let said = soon(client.take(9)).await;
+        assert_eq!(said.as_deref(), Some(&b"earlyping"[..]), "number {number}");
+    }
+    figure_becomes(&edge, "edge_websockets_opened_total{route=\"/*\"}", 300.0).await;
+    figure_becomes(&edge, "edge_websockets{route=\"/*\"}", 0.0).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn it_stays_open_beyond_the_deadline_of_answers() {
+    let keys = "websocket = true\ntimeout = \"300ms\"";
+    let edge = edge(&route_to(echo_server().await, keys)).await;
+    let mut socket = websocket(&edge).await;
+    for _ in 0..3 {
+        sleep(ms(400)).await;
+        socket.send(Message::text("still here")).await.unwrap();
+        let answer = soon(socket.next()).await.unwrap().unwrap();
+        assert_eq!(answer, Message::text("still here"));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn silence_ends_it() {
+    let upstream = switching("").await;
+    let keys = "websocket = true\ntimeout = { idle = \"500ms\" }";
+    let (edge, log) = edge_with_log(&route_to(upstream.address, keys)).await;
+    let mut client = upgraded(&edge).await;
+    for _ in 0..3 {
+        // What moves is not silent.
+        sleep(ms(200)).await;
+        client.send("a").await;
+        assert_eq!(client.take(1).await.unwrap(), b"a");
+    }
+    let began = Instant::now();
+    assert_eq!(client.rest().await, b"");
+    let took = began.elapsed();
+    assert!(took >= ms(450) && took < ms(2_000), "{took:?}");
+    let lines = log.lines(2).await;
+    assert_eq!(lines[1]["event"], "websocket_closed");
+    assert_eq!(lines[1]["id"], lines[0]["id"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_other_than_101_passes_through() {
+    let refused = "HTTP/1.1 403 Forbidden\r\nX-Why: x\r\nContent-Length: 9\r\n\r\nnot today";
+    let upstream = Upstream::saying(refused).await;
+    let edge = edge(&route_to(upstream.address, OPEN)).await;
+    let mut client = Client::connect(edge.address()).await;
+    let answer = client.ask("GET /ws", &HANDSHAKE).await;
+    assert_eq!((answer.status, answer.text().as_str()), (403, "not today"));
+    assert_eq!(answer.header("x-why"), Some("x"));
+    assert!(answer.header("x-request-id").is_some() && answer.header("via").is_some());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_chunked_refusal_of_the_peer_passes_whole_and_a_cut_one_looks_cut() {
+    let whole =
+        "HTTP/1.1 403 Forbidden\r\nTransfer-Encoding: chunked\r\n\r\n9\r\nnot today\r\n0\r\n\r\n";
+    let cut = "HTTP/1.1 403 Forbidden\r\nTransfer-Encoding: chunked\r\n\r\n9\r\nnot today\r\n";
+    let short = "HTTP/1.1 403 Forbidden\r\nContent-Length: 20\r\n\r\nnot today";
+    for (said, complete) in [(whole, true), (cut, false), (short, false)] {
+        let upstream = Upstream::saying_once(said).await;
+        let edge = edge(&route_to(upstream.address, OPEN)).await;
+        let mut client = Client::connect(edge.address()).await;
+        let answer = client.ask("GET /ws", &HANDSHAKE).await;
+        assert_eq!(
+            (answer.status, answer.complete),
+            (403, complete),
+            "{said:?}"
+        );
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn on_a_route_without_websockets_it_is_refused_and_the_connection_stays() {
+    let upstream = switching("").await;
+    let edge = edge(&route_to(upstream.address, "")).await;
+    let mut client = Client::connect(edge.address()).await;
+    for _ in 0..2 {
+        let answer = client.ask("GET /ws", &HANDSHAKE).await;
+        assert_eq!(answer.refusal(), no(403, "upgrade_not_allowed"));
+    }
+    assert_eq!(upstream.count(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_faulty_handshake_is_400() {
+    let upstream = switching("").await;
+    let edge = edge(&route_to(upstream.address, OPEN)).await;
+    let faulty = [
+        ("GET /ws", vec![HANDSHAKE[0], HANDSHAKE[1], HANDSHAKE[2]]),
+        (
+            "GET /ws",
+            vec![
+                HANDSHAKE[0],
+                HANDSHAKE[1],
+                HANDSHAKE[2],
+                "Sec-WebSocket-Key: short",
+            ],
+        ),
+        (
+            "GET /ws",
+            vec![HANDSHAKE[0], HANDSHAKE[1], HANDSHAKE[2], KEY, KEY],
+        ),
+        ("POST /ws", HANDSHAKE.to_vec()),
+    ];
+    for (start, fields) in faulty {
+        let mut client = Client::connect(edge.address()).await;
+        let answer = client.ask(start, &fields).await;
+        assert_eq!(
+            answer.refusal(),
+            no(400, "bad_handshake"),
+            "{start} {fields:?}"
+        );
+    }
+    assert_eq!(upstream.count(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn another_version_is_426_and_told_which_one_is_spoken() {
+    let upstream = switching("").await;
+    let edge = edge(&route_to(upstream.address, OPEN)).await;
+    let mut client = Client::connect(edge.address()).await;
+    let fields = [HANDSHAKE[0], HANDSHAKE[1], "Sec-WebSocket-Version: 8", KEY];
+    let answer = client.ask("GET /ws", &fields).await;
+    assert_eq!(answer.refusal(), no(426, "handshake_version"));
+    assert_eq!(answer.header("sec-websocket-version"), Some("13"));
+    assert_eq!(answer.header("upgrade"), Some("websocket"));
+    let connection = answer.all("connection").join(",").to_ascii_lowercase();
+    assert!(
+        connection.contains("upgrade"),
+        "RFC 9110 7.8: {}",
+        answer.head
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dead_upstream_is_502_and_one_that_hangs_504() {
+    let edge_to_nobody = edge(&route_to(nobody().await, OPEN)).await;
+    let mut client = Client::connect(edge_to_nobody.address()).await;
+    let dead = client.ask("GET /ws", &HANDSHAKE).await;
+    assert_eq!(dead.refusal(), no(502, "connect_refused"));
+
+    let closing = Upstream::saying_once("").await;
+    let edge_to_closing = edge(&route_to(closing.address, OPEN)).await;
+    let mut client = Client::connect(edge_to_closing.address()).await;
+    let closed = client.ask("GET /ws", &HANDSHAKE).await;
+    assert_eq!(closed.refusal(), no(502, "upstream_closed"));
+
+    let silent = Upstream::serve(|mut visit| async move {
+        visit.head().await;
+        std::future::pending().await
+    })
+    .await;
+    let keys = "websocket = true\ntimeout = \"300ms\"";
+    let edge_to_silent = edge(&route_to(silent.address, keys)).await;
+    let mut client = Client::connect(edge_to_silent.address()).await;
+    let began = Instant::now();
+    let late = client.ask("GET /ws", &HANDSHAKE).await;
+    assert_eq!(late.refusal(), no(504, "response_timeout"));
+    let took = began.elapsed();
+    assert!(took >= ms(295) && took < ms(1_500), "{took:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_101_that_is_none_is_502() {
+    for said in [
+        "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\n",
+        "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n",
+    ] {
+        let upstream = Upstream::saying(said).await;
+        let edge = edge(&route_to(upstream.address, OPEN)).await;
+        let mut client = Client::connect(edge.address()).await;
+        let answer = client.ask("GET /ws", &HANDSHAKE).await;
+        assert_eq!(answer.refusal(), no(502, "upstream_invalid"), "{said:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_has_finished_still_hears_the_peer() {
+    let upstream = Upstream::serve(|mut visit| async move {
+        visit.head().await;
+        visit.write(SWITCHED).await;
+        let said = visit.read_for(Duration::from_secs(10)).await;
+        visit.write(said).await;
+        visit.write(" and bye").await;
+    })
+    .await;
+    let edge = edge(&route_to(upstream.address, OPEN)).await;
+    let mut client = upgraded(&edge).await;
+    client.send("hello").await;
+    client.finish().await;
+    let said = client.rest().await;
+    assert_eq!(String::from_utf8_lossy(&said), "hello and bye");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_peer_that_has_finished_still_hears_the_client() {
+    let (tell, mut told) = tokio::sync::mpsc::unbounded_channel();
+    let upstream = Upstream::serve(move |mut visit| {
+        let tell = tell.clone();
+        async move {
+            visit.head().await;
+            visit.write(format!("{SWITCHED}bye")).await;
+            tokio::io::AsyncWriteExt::shutdown(&mut visit.stream)
+                .await
+                .unwrap();
+            let _ = tell.send(visit.read_for(Duration::from_secs(10)).await);
+        }
+    })
+    .await;
+    let edge = edge(&route_to(upstream.address, OPEN)).await;
+    let mut client = upgraded(&edge).await;
+    assert_eq!(client.rest().await, b"bye");
+    client.send("hello").await;
+    client.finish().await;
+    assert_eq!(soon(told.recv()).await.unwrap(), b"hello");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_peer_that_dies_ends_it() {
+    let upstream = Upstream::serve(|mut visit| async move {
+        visit.head().await;
+        visit.write(SWITCHED).await;
+        visit.read_to(b"die").await;
+        visit.stream.set_zero_linger().unwrap();
+    })
+    .await;
+    let edge = edge(&route_to(upstream.address, OPEN)).await;
+    let mut client = upgraded(&edge).await;
+    client.send("die").await;
+    assert_eq!(timeout(ms(5_000), client.rest()).await.unwrap(), b"");
+    figure_becomes(&edge, "edge_websockets{route=\"/*\"}", 0.0).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_handshake_costs_one_request_of_the_limit() {
+    let upstream = switching("").await;
+    let tables =
+        "[limit]\nper_client = \"2/h\"\nburst = 2\n".to_owned() + &route_to(upstream.address, OPEN);
+    let edge = edge(&tables).await;
+    let _first = upgraded(&edge).await;
+    let _second = upgraded(&edge).await;
+    let mut third = Client::connect(edge.address()).await;
+    let refused = third.ask("GET /ws", &HANDSHAKE).await;
+    assert_eq!(refused.refusal(), no(429, "client_limit"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn another_peer_takes_the_upgrade_over() {
+    let well = switching("").await;
+    let tables = crate::support::upstream_at(&[nobody().await, well.address])
+        + "[[route]]\npath = \"/*\"\nupstream = \"u\"\nwebsocket = true\n";
+    let edge = edge(&tables).await;
+    for _ in 0..4 {
+        upgraded(&edge).await;
+    }
+    assert_eq!(well.count(), 4);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_slow_reader_holds_back_the_writer_and_loses_nothing() {
+    let upstream = switching("").await;
+    let edge = edge(&route_to(upstream.address, OPEN)).await;
+    let stream = upgraded(&edge).await.into_stream();
+    let (mut from, mut to) = stream.into_split();
+    let sent: Vec<u8> = (0..8_000_000u32)
+        .map(|n| n.to_le_bytes()[0] ^ n.to_le_bytes()[2])
+        .collect();
+    let expected = sent.clone();
+    tokio::spawn(async move {
+        use tokio::io::AsyncWriteExt;
+        to.write_all(&sent).await.unwrap();
+        to.shutdown().await.unwrap();
+    });
+    sleep(ms(500)).await;
+    let mut got = Vec::new();
+    soon(tokio::io::AsyncReadExt::read_to_end(&mut from, &mut got))
+        .await
+        .unwrap();
+    assert!(got == expected, "{} of {}", got.len(), expected.len());
+}
