@@ -90,12 +90,12 @@ pub fn via(headers: &HeaderMap, version: http::Version) -> HeaderValue {
 /// The longest request id taken over from a trusted proxy.
 const LONGEST_ID: usize = 128;
 
-/// The request id that a trusted proxy sent, if it is one: visible ASCII and not overlong.
-pub fn received_id(headers: &HeaderMap) -> Option<&HeaderValue> {
-    let id = headers.get(X_REQUEST_ID)?;
-    let good =
-        !id.is_empty() && id.len() <= LONGEST_ID && id.as_bytes().iter().all(u8::is_ascii_graphic);
-    good.then_some(id)
+/// The request id that a trusted proxy sent, if it is one: not overlong, and of characters that
+/// mean nothing in JSON, in a header or in a log.
+pub fn received_id(headers: &HeaderMap) -> Option<&str> {
+    let id = headers.get(X_REQUEST_ID)?.to_str().ok()?;
+    let plain = |b: u8| b.is_ascii_alphanumeric() || b"-_.:/+=@~#".contains(&b);
+    (!id.is_empty() && id.len() <= LONGEST_ID && id.bytes().all(plain)).then_some(id)
 }
 
 /// The host that a request names, without its port; `None` if it names none or what it names is
@@ -161,7 +161,9 @@ mod tests {
     #[test]
     fn only_a_plain_id_is_taken_over() {
         assert!(received_id(&headers(&[("x-request-id", "abc-1")])).is_some());
-        assert!(received_id(&headers(&[("x-request-id", "a b")])).is_none());
+        for odd in ["a b", "a\"b", "a\\b", "a,b", ""] {
+            assert!(received_id(&headers(&[("x-request-id", odd)])).is_none());
+        }
         assert!(received_id(&headers(&[("x-request-id", &"a".repeat(129))])).is_none());
     }
 

@@ -103,10 +103,7 @@ impl Gateway {
         let headers = &session.req_header().headers;
         exchange.client = self.trust.identify(exchange.peer, headers);
         let received = forward::received_id(headers).filter(|_| self.trust.trusts(exchange.peer));
-        exchange.id = match received.and_then(|id| id.to_str().ok()) {
-            Some(id) => id.to_owned(),
-            None => format!("{:032x}", fastrand::u128(..)),
-        };
+        exchange.id = received.map_or_else(new_id, str::to_owned);
         exchange.body_arrived = session.downstream_session.is_body_empty();
         if session.get_keepalive().is_some() {
             let kept = Some(self.keepalive.as_secs().max(1));
@@ -509,4 +506,9 @@ impl ProxyHttp for Gateway {
     ) -> bool {
         true
     }
+}
+
+/// 128 random bits: two requests never share an id.
+fn new_id() -> String {
+    format!("{:032x}", fastrand::u128(..))
 }

@@ -10,6 +10,7 @@ use edge::config::Config;
 use edge::serve::{self, Edge};
 use tokio::signal::unix::{SignalKind, signal};
 
+#[cfg(feature = "mimalloc")]
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 

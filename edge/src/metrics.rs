@@ -66,24 +66,31 @@ pub struct PerRoute {
     client_limit: IntCounter,
     global_limit: IntCounter,
     cache: Vec<IntCounter>,
-    /// WebSockets open now.
-    pub websockets: IntGauge,
-    /// WebSockets opened.
-    pub websockets_opened: IntCounter,
+    /// There for routes that take WebSockets.
+    pub websockets: Option<WebSockets>,
+}
+
+/// The figures of one route's WebSockets, which move while these are open.
+#[derive(Debug, Clone)]
+pub struct WebSockets {
+    /// Open now.
+    pub open: IntGauge,
+    /// Opened since the start.
+    pub opened: IntCounter,
     /// How long they lived.
-    pub websocket_lifetime: Histogram,
-    /// Bytes from clients through WebSockets.
-    pub websocket_bytes_in: IntCounter,
-    /// Bytes to clients through WebSockets.
-    pub websocket_bytes_out: IntCounter,
+    pub lifetime: Histogram,
+    /// Bytes from clients.
+    pub bytes_in: IntCounter,
+    /// Bytes to clients.
+    pub bytes_out: IntCounter,
 }
 
 /// Something is wrong with a metric's name: a fault of edge's own, found at start.
 pub type Result<T> = std::result::Result<T, prometheus::Error>;
 
 impl Metrics {
-    /// Figures for these routes, all at zero.
-    pub fn new(routes: &[&str]) -> Result<Self> {
+    /// Figures for these routes, all at zero; each with its name and whether it takes WebSockets.
+    pub fn new(routes: &[(&str, bool)]) -> Result<Self> {
         let registry = Registry::new();
         let make = Maker(&registry);
         let duration = make.histograms(
@@ -137,7 +144,7 @@ impl Metrics {
             "Bytes through WebSockets",
             &["route", "direction"],
         )?;
-        let per_route = |name: &str| PerRoute {
+        let per_route = |(name, websocket): (&str, bool)| PerRoute {
             name: name.to_owned(),
             duration: duration.with_label_values(&[name]),
             upstream: upstream.with_label_values(&[name]),
@@ -151,16 +158,18 @@ impl Metrics {
                 .iter()
                 .map(|state| cache.with_label_values(&[name, state.as_str()]))
                 .collect(),
-            websockets: open.with_label_values(&[name]),
-            websockets_opened: opened.with_label_values(&[name]),
-            websocket_lifetime: lifetime.with_label_values(&[name]),
-            websocket_bytes_in: moved.with_label_values(&[name, "in"]),
-            websocket_bytes_out: moved.with_label_values(&[name, "out"]),
+            websockets: websocket.then(|| WebSockets {
+                open: open.with_label_values(&[name]),
+                opened: opened.with_label_values(&[name]),
+                lifetime: lifetime.with_label_values(&[name]),
+                bytes_in: moved.with_label_values(&[name, "in"]),
+                bytes_out: moved.with_label_values(&[name, "out"]),
+            }),
         };
         let routes = routes
             .iter()
             .copied()
-            .chain(["none"])
+            .chain([("none", false)])
             .map(per_route)
             .collect();
         let build = make.gauges(
@@ -342,7 +351,7 @@ mod tests {
 
     #[test]
     fn no_client_can_grow_the_metrics() {
-        let metrics = Metrics::new(&["/a"]).unwrap();
+        let metrics = Metrics::new(&[("/a", false)]).unwrap();
         let address = [127, 0, 0, 1].into();
         let mut exchange =
             Exchange::begin(String::new(), address, Client { address, key: 0 }, "http");

@@ -66,11 +66,11 @@ impl Edge {
         let probes = bind("[admin] listen", config.admin)?;
         let (address, admin) = (traffic.local_addr()?, probes.local_addr()?);
 
-        let names: Vec<&str> = config
+        let names = config
             .routes
             .iter()
-            .map(|route| route.name.as_str())
-            .collect();
+            .map(|route| (route.name.as_str(), route.websocket));
+        let names: Vec<_> = names.collect();
         let metrics = Arc::new(Metrics::new(&names).map_err(io::Error::other)?);
         let life = Arc::new(Life::new());
         let open = Open::new(metrics.connections.clone());

@@ -108,10 +108,10 @@ impl Gateway {
         from_client: Bytes,
     ) -> Option<Tunnel> {
         let rule = self.rule(exchange)?;
-        let figures = self.metrics.route(exchange.route)?;
-        figures.websockets_opened.inc();
-        let open = Open::new(figures.websockets.clone());
-        let lifetime = figures.websocket_lifetime.clone();
+        let figures = self.metrics.route(exchange.route)?.websockets.clone()?;
+        figures.opened.inc();
+        let open = Open::new(figures.open);
+        let lifetime = figures.lifetime;
         let record = Record::new(self, session, exchange);
         let log = self.log.clone();
         let closed = Box::new(move |end: End| {
@@ -124,8 +124,8 @@ impl Gateway {
             from_peer,
             from_client,
             idle: rule.timeout.idle,
-            bytes_in: figures.websocket_bytes_in.clone(),
-            bytes_out: figures.websocket_bytes_out.clone(),
+            bytes_in: figures.bytes_in,
+            bytes_out: figures.bytes_out,
             closed,
         })
     }
