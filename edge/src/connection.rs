@@ -99,27 +99,40 @@ impl Connection {
     }
 }
 
+/// How long edge waits for a client between and within heads.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Times {
+    /// For a whole head, from its first byte; on a new connection from its beginning.
+    pub(crate) head: Duration,
+    /// For the next request's first byte.
+    pub(crate) keepalive: Duration,
+}
+
 /// The stream that Pingora reads and writes in place of the real one.
 pub(crate) struct Guarded {
     /// There until it is handed over.
     stream: Option<Stream>,
     connection: Arc<Connection>,
-    head_timeout: Duration,
-    /// When the head that is arriving must be complete.
-    head_by: Option<Instant>,
+    times: Times,
+    /// Has a byte of the head arrived?
+    begun: bool,
+    /// In this phase edge waits for the client, until then.
+    by: Option<(u8, Instant)>,
+    /// Rings at that time or earlier: it is set once in a while, not once for each request.
     alarm: Option<Pin<Box<Sleep>>>,
     /// What is written in place of Pingora's error page, and how much of it has been.
     instead: Option<(Vec<u8>, usize)>,
 }
 
 impl Guarded {
-    pub(crate) fn new(stream: Stream, connection: Arc<Connection>, head_timeout: Duration) -> Self {
-        let head_by = Some(Instant::now() + head_timeout);
+    pub(crate) fn new(stream: Stream, connection: Arc<Connection>, times: Times) -> Self {
+        let by = Some((HEAD, Instant::now() + times.head));
         Self {
             stream: Some(stream),
             connection,
-            head_timeout,
-            head_by,
+            times,
+            begun: false,
+            by,
             alarm: None,
             instead: None,
         }
@@ -142,45 +155,77 @@ impl Guarded {
         self.connection.phase.load(Ordering::Relaxed)
     }
 
-    /// Fails once the head that is arriving is late. Only called when there is nothing to read.
-    fn poll_head(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let Some(by) = self.head_by else {
-            return Poll::Pending;
-        };
-        let alarm = self
-            .alarm
-            .get_or_insert_with(|| Box::pin(tokio::time::sleep_until(by)));
-        if alarm.deadline() != by {
+    /// Ready when the client has kept edge waiting too long. Only called when there is nothing
+    /// to read.
+    fn poll_late(&mut self, context: &mut Context<'_>, by: Instant) -> Poll<()> {
+        loop {
+            let alarm = self
+                .alarm
+                .get_or_insert_with(|| Box::pin(tokio::time::sleep_until(by)));
+            if alarm.deadline() > by {
+                alarm.as_mut().reset(by);
+            }
+            std::task::ready!(alarm.as_mut().poll(context));
+            if alarm.deadline() >= by {
+                return Poll::Ready(());
+            }
             alarm.as_mut().reset(by);
         }
-        match alarm.as_mut().poll(context) {
-            Poll::Ready(()) => {
-                // Nobody who sent nothing is told anything; who sent half a head is.
-                if self.phase() == HEAD && self.connection.refused.lock().is_none() {
-                    *self.connection.refused.lock() = Some(Refusal::RequestTimeout);
-                }
-                Poll::Ready(Err(io::Error::new(
-                    io::ErrorKind::TimedOut,
-                    "the head took too long",
-                )))
+    }
+
+    /// A client that sends nothing is let go as if it had gone; one that has sent part of a head
+    /// is told that it took too long.
+    fn poll_waiting(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let phase = self.phase();
+        let between = phase == IDLE;
+        let by = match self.by {
+            Some((waited_in, by)) if waited_in == phase => by,
+            _ => {
+                Instant::now()
+                    + if between {
+                        self.times.keepalive
+                    } else {
+                        self.times.head
+                    }
             }
-            Poll::Pending => Poll::Pending,
+        };
+        self.by = Some((phase, by));
+        std::task::ready!(self.poll_late(context, by));
+        if between || !self.begun {
+            return Poll::Ready(Ok(()));
         }
+        self.answer_instead(Refusal::RequestTimeout);
+        Poll::Ready(Err(io::Error::new(
+            io::ErrorKind::TimedOut,
+            "the head took too long",
+        )))
     }
 
     /// Pingora answers what is no request by itself, with an empty page that no hook sees: edge's
     /// own answer is written in its place.
     fn replace_page(&mut self, page: &[u8]) {
+        self.answer_instead(if page.starts_with(b"HTTP/1.1 405") {
+            Refusal::MethodNotAllowed {
+                allow: String::new(),
+            }
+        } else {
+            Refusal::BadRequest
+        });
+    }
+
+    fn answer_instead(&mut self, refusal: Refusal) {
         if self.instead.is_none() {
-            let refusal = if page.starts_with(b"HTTP/1.1 405") {
-                Refusal::MethodNotAllowed {
-                    allow: String::new(),
-                }
-            } else {
-                Refusal::BadRequest
-            };
             self.instead = Some((crate::respond::bare(&refusal), 0));
             *self.connection.refused.lock() = Some(refusal);
+        }
+    }
+
+    /// Is this the page of Pingora's own? A gateway's answer begins while an exchange is open;
+    /// after it may come the end of its body, but no other head.
+    fn is_page(&self, bytes: &[u8]) -> bool {
+        match self.phase() {
+            EXCHANGE => false,
+            _ => self.instead.is_some() || bytes.starts_with(b"HTTP/1."),
         }
     }
 
@@ -220,13 +265,19 @@ impl AsyncRead for Guarded {
         let before = buffer.filled().len();
         let read = self.stream()?.poll_read(context, buffer);
         match self.phase() {
-            EXCHANGE => read,
-            IDLE if read.is_ready() && buffer.filled().len() > before => {
-                self.connection.phase.store(HEAD, Ordering::Relaxed);
-                self.head_by = Some(Instant::now() + self.head_timeout);
+            EXCHANGE => {
+                self.begun = false;
                 read
             }
-            HEAD if read.is_pending() => self.poll_head(context),
+            _ if read.is_pending() => self.poll_waiting(context),
+            phase if buffer.filled().len() > before => {
+                self.begun = true;
+                if phase == IDLE {
+                    self.connection.phase.store(HEAD, Ordering::Relaxed);
+                    self.by = None;
+                }
+                read
+            }
             _ => read,
         }
     }
@@ -238,7 +289,7 @@ impl AsyncWrite for Guarded {
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        if self.phase() == HEAD {
+        if self.is_page(bytes) {
             self.replace_page(bytes);
             return Poll::Ready(Ok(bytes.len()));
         }
@@ -264,11 +315,8 @@ impl AsyncWrite for Guarded {
         context: &mut Context<'_>,
         bytes: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        if self.phase() == HEAD {
-            let first = bytes
-                .iter()
-                .find(|bytes| !bytes.is_empty())
-                .map_or(&[][..], |bytes| bytes);
+        let first = bytes.iter().find(|bytes| !bytes.is_empty());
+        if let Some(first) = first.filter(|first| self.is_page(first)) {
             return self.poll_write(context, first);
         }
         self.stream()?.poll_write_vectored(context, bytes)

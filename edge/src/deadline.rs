@@ -277,7 +277,7 @@ mod tests {
         let deadline = Deadline::default();
         let begin = now() - seconds(5);
         cut_after(&deadline, 60, || {
-            deadline.start(begin, Some(seconds(3)), Some(seconds(2)))
+            deadline.start(begin, Some(seconds(3)), Some(seconds(2)));
         })
         .await;
         assert_eq!(deadline.expired(), Some(Expired::Body));

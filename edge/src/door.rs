@@ -3,7 +3,6 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
 
 use async_trait::async_trait;
 use pingora::apps::{HttpServerApp, ServerApp};
@@ -13,7 +12,7 @@ use pingora::server::ShutdownWatch;
 use prometheus::IntGauge;
 use tokio::sync::watch;
 
-use crate::connection::{Connection, Guarded};
+use crate::connection::{Connection, Guarded, Times};
 use crate::gateway::Gateway;
 use crate::metrics::Metrics;
 use crate::tunnel;
@@ -24,7 +23,7 @@ pub(crate) struct Door {
     open: Arc<Open>,
     /// The most connections open at once.
     most: usize,
-    head_timeout: Duration,
+    times: Times,
     metrics: Arc<Metrics>,
     /// True once no WebSocket may go on.
     cut: watch::Receiver<bool>,
@@ -74,7 +73,7 @@ impl Door {
         proxy: HttpProxy<Gateway>,
         open: Arc<Open>,
         most: usize,
-        head_timeout: Duration,
+        times: Times,
         metrics: Arc<Metrics>,
         cut: watch::Receiver<bool>,
     ) -> Self {
@@ -82,7 +81,7 @@ impl Door {
             proxy: Arc::new(proxy),
             open,
             most,
-            head_timeout,
+            times,
             metrics,
             cut,
         }
@@ -102,7 +101,7 @@ impl ServerApp for Door {
         };
         let connection = Arc::new(Connection::default());
         let peer = stream.get_socket_digest();
-        let guarded = Guarded::new(stream, connection.clone(), self.head_timeout);
+        let guarded = Guarded::new(stream, connection.clone(), self.times);
         let serving = ServerApp::process_new(&self.proxy, Box::new(guarded), shutdown);
         connection.deadline.keep(|| connection.cut(), serving).await;
         if let Some(refusal) = connection.take_refused() {
@@ -118,7 +117,8 @@ impl ServerApp for Door {
                     std::future::pending::<()>().await;
                 }
             };
-            tunnel::run(client, tunnel, ending).await;
+            // Boxed: a connection that never becomes a WebSocket need not hold room for one.
+            Box::pin(tunnel::run(client, tunnel, ending)).await;
         }
         None
     }

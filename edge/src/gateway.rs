@@ -38,7 +38,7 @@ use crate::route::{Path, Rewrite, Routes};
 use crate::store::Store;
 use crate::upstream::{self, Upstream, http_peer};
 use crate::{cache, forward, limit, respond, websocket};
-use request::{host_of, one_content_length};
+use request::{host_of, one_content_length, path_of};
 
 /// All that the steps need: policies, upstreams, and the record.
 pub(crate) struct Gateway {
@@ -49,7 +49,6 @@ pub(crate) struct Gateway {
     /// What each route does, in the order of the routes.
     pub(crate) rules: Vec<Rule>,
     pub(crate) upstreams: Arc<[Upstream]>,
-    pub(crate) keepalive: Duration,
     pub(crate) store: &'static Store,
     pub(crate) lock: &'static CacheKeyLockImpl,
     /// For WebSockets, whose connections are never shared.
@@ -105,10 +104,12 @@ impl Gateway {
         let received = forward::received_id(headers).filter(|_| self.trust.trusts(exchange.peer));
         exchange.id = received.map_or_else(new_id, str::to_owned);
         exchange.body_arrived = session.downstream_session.is_body_empty();
-        if session.get_keepalive().is_some() {
-            let kept = Some(self.keepalive.as_secs().max(1));
-            session.set_keepalive(kept.filter(|_| !*self.draining.borrow()));
+        if *self.draining.borrow() {
+            session.set_keepalive(None);
         }
+        // A client that sends its next request early must not lose the answer to this one; the
+        // requests are still served one after the other (RFC 9112 9.3.2).
+        session.downstream_session.set_pipelining_enabled(true);
         one_content_length(session);
     }
 
@@ -127,7 +128,7 @@ impl Gateway {
     fn admit(&self, session: &Session, exchange: &mut Exchange) -> Result<Passage, Refusal> {
         let request = session.req_header();
         let host = host_of(request).ok_or(Refusal::BadHost)?;
-        let path = Path::read(request.uri.path())?;
+        let path = Path::read(path_of(request).ok_or(Refusal::BadPath)?)?;
         let place = self.routes.find(host, &path, &request.method)?;
         exchange.route = Some(place);
         let rule = self.rules.get(place).ok_or(Refusal::Internal)?;
@@ -218,7 +219,10 @@ impl ProxyHttp for Gateway {
             }
             Ok(Passage::Upgrade) => {
                 self.start_clocks(session, context);
-                self.upgrade(session, context).await.map(|()| true)
+                // Boxed: every request's future would be as large as an upgrade's.
+                Box::pin(self.upgrade(session, context))
+                    .await
+                    .map(|()| true)
             }
             Err(refusal) => {
                 let exchange = &mut context.exchange;
@@ -510,5 +514,8 @@ impl ProxyHttp for Gateway {
 
 /// 128 random bits: two requests never share an id.
 fn new_id() -> String {
-    format!("{:032x}", fastrand::u128(..))
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    let bits = fastrand::u128(..);
+    let digit = |place| DIGITS.get((bits >> (4 * place)) as usize & 15).copied();
+    (0..32).filter_map(digit).map(char::from).collect()
 }

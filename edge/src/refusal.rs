@@ -20,7 +20,8 @@ pub enum Refusal {
     },
     /// The head is no valid HTTP/1.1 request.
     BadRequest,
-    /// The path holds a dot segment, which edge and the peer might read differently.
+    /// The target is no path, or holds a dot segment, which edge and the peer might read
+    /// differently.
     BadPath,
     /// No `Host`, or one that is no host (RFC 9112 3.2).
     BadHost,
@@ -126,7 +127,7 @@ impl Refusal {
             Self::BadPath => (
                 400,
                 "bad_path",
-                "the path holds a dot segment",
+                "the target is no path, or holds a dot segment",
                 "http_request_error",
             ),
             Self::BadHost => (
@@ -160,7 +161,7 @@ impl Refusal {
                 "http_request_error",
             ),
             Self::HandshakeVersion => (
-                426,
+                400,
                 "handshake_version",
                 "only WebSocket version 13 is spoken here",
                 "http_request_error",

@@ -77,7 +77,6 @@ pub(crate) async fn refuse(
         Refusal::MethodNotAllowed { allow } => header.insert_header(header::ALLOW, allow)?,
         Refusal::HandshakeVersion => {
             header.insert_header(header::SEC_WEBSOCKET_VERSION, "13")?;
-            header.insert_header(header::UPGRADE, "websocket")?;
         }
         _ => {}
     }

@@ -22,6 +22,7 @@ use tracing_appender::non_blocking::NonBlocking;
 use crate::access_log::AccessLog;
 use crate::admin::Admin;
 use crate::config::Config;
+use crate::connection::Times;
 use crate::door::{Door, Open};
 use crate::gateway::{Gateway, Rule};
 use crate::health;
@@ -98,7 +99,6 @@ impl Edge {
             ),
             rules: rules(&config, &shares),
             upstreams,
-            keepalive: config.timeout.keepalive,
             store,
             lock: Box::leak(CacheLock::new_boxed(LOCK_AGE)),
             connector: TransportConnector::new(None),
@@ -112,7 +112,10 @@ impl Edge {
             proxy,
             open.clone(),
             config.server.connections,
-            config.timeout.head,
+            Times {
+                head: config.timeout.head,
+                keepalive: config.timeout.keepalive,
+            },
             metrics.clone(),
             cut.subscribe(),
         );

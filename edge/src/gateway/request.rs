@@ -31,7 +31,9 @@ impl Gateway {
         let rewrite = self
             .rule(exchange)
             .map_or(&Rewrite::Keep, |rule| &rule.rewrite);
-        if *rewrite != Rewrite::Keep || request.uri.authority().is_some() {
+        // A target may come with scheme and host, of which Pingora has checked the host: the peer
+        // gets the path that was routed (RFC 9112 3.2.2).
+        if *rewrite != Rewrite::Keep || !request.raw_path().starts_with(b"/") {
             let path = rewrite.apply(request.uri.path());
             let target = match request.uri.query() {
                 Some(query) => format!("{path}?{query}"),
@@ -41,6 +43,19 @@ impl Gateway {
         }
         Ok(())
     }
+}
+
+/// The path that a request names: its target, or the path of a target with scheme and host. What
+/// is neither is none: Pingora would take it for `/`, and the peer for something else.
+pub(super) fn path_of(request: &RequestHeader) -> Option<&str> {
+    let target = request.raw_path();
+    let with = |scheme: &[u8]| {
+        target
+            .get(..scheme.len())
+            .is_some_and(|start| start.eq_ignore_ascii_case(scheme))
+    };
+    let known = target.starts_with(b"/") || with(b"http://") || with(b"https://");
+    known.then(|| request.uri.path())
 }
 
 /// The host and port that a request names: the authority of its target, or `Host`.

@@ -13,9 +13,12 @@ pub struct Path<'a> {
 }
 
 impl<'a> Path<'a> {
-    /// Reads a path. A dot segment is refused, escaped or not: edge and the peer might disagree
-    /// on where it leads (RFC 3986 5.2.4).
+    /// Reads a path. What does not begin with `/` is none, and a dot segment is refused, escaped
+    /// or not: edge and the peer might disagree on where it leads (RFC 3986 5.2.4).
     pub fn read(raw: &'a str) -> Result<Self, Refusal> {
+        if !raw.starts_with('/') {
+            return Err(Refusal::BadPath);
+        }
         // Nearly every path has neither escapes nor dots nor backslashes.
         let plain = !raw.bytes().any(|b| matches!(b, b'%' | b'\\')) && !raw.contains("/.");
         if !plain && bad_segment(raw) {
@@ -105,6 +108,9 @@ mod tests {
     #[test]
     fn dot_segments_are_refused_however_they_are_written() {
         for path in [
+            "a",
+            "",
+            "*",
             "/..",
             "/a/../b",
             "/./a",

@@ -40,7 +40,7 @@ async fn dripping(head: &'static str, piece: &'static str) -> Upstream {
 async fn silent() -> Upstream {
     Upstream::serve(|mut visit| async move {
         visit.head().await;
-        std::future::pending().await
+        std::future::pending::<()>().await;
     })
     .await
 }
@@ -448,4 +448,84 @@ async fn a_client_that_leaves_is_noted_and_harms_nobody() {
         (Some(499), Some("client_closed"))
     );
     assert_eq!(get(edge.address(), "/").await.text(), "a");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_request_of_a_connection_has_a_deadline_of_its_own() {
+    let upstream = Upstream::serve(|mut visit| async move {
+        while let Some(head) = visit.head().await {
+            let time = if head.starts_with("GET /slow") {
+                10_000
+            } else {
+                200
+            };
+            sleep(ms(time)).await;
+            visit.write(ok("", "a")).await;
+        }
+    })
+    .await;
+    let edge = edge(&route_to(upstream.address, "timeout = \"1s\"")).await;
+    let mut client = Client::connect(edge.address()).await;
+    let began = Instant::now();
+    while began.elapsed() < ms(1_300) {
+        assert_eq!(client.get("/").await.status, 200);
+    }
+    let began = Instant::now();
+    let late = client.get("/slow").await;
+    let took = began.elapsed();
+    assert_eq!(late.refusal(), no(504, "response_timeout"));
+    assert!(took >= ms(995) && took < ms(2_500), "{took:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_in_time_leaves_a_waiting_connection_alone() {
+    let upstream = Upstream::saying(ok("", "a")).await;
+    let edge = edge(&route_to(upstream.address, SHORT)).await;
+    let mut client = Client::connect(edge.address()).await;
+    assert_eq!(client.get("/").await.status, 200);
+    sleep(DEADLINE + ms(300)).await;
+    assert_eq!(client.get("/").await.status, 200);
+    assert_eq!(upstream.connections(), 1, "nor is the peer's cut");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_that_comes_before_the_body_was_sent_arrives() {
+    let upstream = Upstream::serve(|mut visit| async move {
+        visit.head().await;
+        visit
+            .write("HTTP/1.1 413 Content Too Large\r\nContent-Length: 8\r\n\r\ntoo much")
+            .await;
+        visit.read_for(Duration::from_secs(5)).await;
+    })
+    .await;
+    let edge = edge(&route_to(upstream.address, "")).await;
+    let mut client = Client::connect(edge.address()).await;
+    client
+        .send(request("POST /", &["Content-Length: 1000000"]))
+        .await;
+    let answer = client.answer().await;
+    assert_eq!((answer.status, answer.text().as_str()), (413, "too much"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_framed_in_two_ways_is_refused_or_framed_once() {
+    for said in [
+        "HTTP/1.1 200 OK\r\nContent-Length: 3\r\nContent-Length: 5\r\n\r\nhello",
+        "HTTP/1.1 200 OK\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n",
+        "HTTP/1.1 200 OK\r\nContent-Length: x\r\n\r\nhello",
+    ] {
+        let upstream = Upstream::saying_once(said).await;
+        let edge = edge(&route_to(upstream.address, "")).await;
+        let answer = get(edge.address(), "/").await;
+        if answer.status == 200 {
+            let framings =
+                answer.all("content-length").len() + answer.all("transfer-encoding").len();
+            assert!(
+                framings == 1 && answer.text() == "hello",
+                "{said:?}: {answer:?}"
+            );
+        } else {
+            assert_eq!(answer.refusal(), no(502, "upstream_invalid"), "{said:?}");
+        }
+    }
 }

@@ -251,6 +251,11 @@ impl Client {
         Some(answer)
     }
 
+    /// Reads past the end of a head of which a part has been read.
+    pub(crate) async fn rest_of_head(&mut self) {
+        self.head().await.expect("half a head");
+    }
+
     async fn head(&mut self) -> Option<String> {
         loop {
             if let Some(end) = find(&self.buffer, b"\r\n\r\n") {
