@@ -1,7 +1,5 @@
 //! What it costs to tell who asks.
 
-#![expect(missing_docs, reason = "criterion's macro makes a public function")]
-
 mod harness;
 
 use std::hint::black_box;

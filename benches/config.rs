@@ -1,7 +1,5 @@
 //! What reading a configuration costs: paid at the start, not by a request.
 
-#![expect(missing_docs, reason = "criterion's macro makes a public function")]
-
 mod harness;
 
 use std::fmt::Write;

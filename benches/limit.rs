@@ -1,7 +1,5 @@
 //! What a limit decision costs. It has to stay under 200 ns.
 
-#![expect(missing_docs, reason = "criterion's macro makes a public function")]
-
 mod harness;
 
 use std::hint::black_box;

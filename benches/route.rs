@@ -1,7 +1,5 @@
 //! What finding a request's route costs, and how the cost grows with the number of routes.
 
-#![expect(missing_docs, reason = "criterion's macro makes a public function")]
-
 mod harness;
 
 use std::hint::black_box;

@@ -279,6 +279,20 @@ mod tests {
         assert_eq!(find(&routes, "h", "/h%65alth", &Method::GET), Ok(0));
     }
 
+    #[test]
+    fn a_route_may_be_written_with_escapes_too() {
+        let routes = ["/h%65alth", "/%c3%a9", "/a%2fb"].map(|path| rule(path, &[], &[]));
+        let routes = Routes::new(routes.to_vec());
+        for (path, place) in [
+            ("/health", 0),
+            ("/%C3%A9", 1),
+            ("/%c3%A9", 1),
+            ("/a%2Fb", 2),
+        ] {
+            assert_eq!(find(&routes, "h", path, &Method::GET), Ok(place), "{path}");
+        }
+    }
+
     fn patterns() -> impl Strategy<Value = String> {
         let segment = prop_oneof![Just("a"), Just("b"), Just("{x}"), Just("")];
         (prop::collection::vec(segment, 0..4), any::<bool>()).prop_map(|(mut segments, rest)| {

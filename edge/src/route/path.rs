@@ -4,8 +4,8 @@ use std::borrow::Cow;
 
 use crate::refusal::Refusal;
 
-/// A path in two readings. The peer gets it as it came; routes are matched against it with the
-/// escapes of unreserved characters undone (RFC 3986 6.2.2.2), so that `/h%65alth` is `/health`.
+/// A path in two readings. The peer gets it as it came; routes are matched against it with its
+/// escapes written in one way, so that `/h%65alth` is `/health`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Path<'a> {
     raw: &'a str,
@@ -24,11 +24,7 @@ impl<'a> Path<'a> {
         if !plain && bad_segment(raw) {
             return Err(Refusal::BadPath);
         }
-        let matched = if raw.contains('%') {
-            undo_unreserved(raw)
-        } else {
-            Cow::Borrowed(raw)
-        };
+        let matched = normal(raw);
         Ok(Self { raw, matched })
     }
 
@@ -65,27 +61,36 @@ fn decode(bytes: &[u8]) -> Vec<u8> {
     decoded
 }
 
-fn undo_unreserved(path: &str) -> Cow<'_, str> {
-    let mut undone = String::with_capacity(path.len());
+/// The one way to write a path's escapes: none for unreserved characters, upper-case digits for
+/// the others (RFC 3986 6.2.2). What is no escape stays as it is.
+pub(super) fn normal(path: &str) -> Cow<'_, str> {
+    if !path.contains('%') {
+        return Cow::Borrowed(path);
+    }
+    let mut normal = String::with_capacity(path.len());
     let mut left = path;
     while let Some(at) = left.find('%') {
         let (before, rest) = left.split_at(at);
-        undone.push_str(before);
-        let byte = escape(rest.get(1..).unwrap_or_default().as_bytes());
-        match byte.filter(|&b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_' | b'~'))
-        {
-            Some(byte) => {
-                undone.push(char::from(byte));
+        normal.push_str(before);
+        let digits = rest.get(1..3);
+        match digits.and_then(|digits| escape(digits.as_bytes())) {
+            Some(byte) if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) => {
+                normal.push(char::from(byte));
+                left = rest.get(3..).unwrap_or_default();
+            }
+            Some(_) => {
+                normal.push('%');
+                normal.push_str(&digits.unwrap_or_default().to_ascii_uppercase());
                 left = rest.get(3..).unwrap_or_default();
             }
             None => {
-                undone.push('%');
+                normal.push('%');
                 left = rest.get(1..).unwrap_or_default();
             }
         }
     }
-    undone.push_str(left);
-    Cow::Owned(undone)
+    normal.push_str(left);
+    Cow::Owned(normal)
 }
 
 fn escape(after_percent: &[u8]) -> Option<u8> {
@@ -141,7 +146,7 @@ mod tests {
     #[test]
     fn only_unreserved_escapes_are_undone() {
         let matched = |path| Path::read(path).unwrap().matched().to_owned();
-        assert_eq!(matched("/%41%2Fb%7e"), "/A%2Fb~");
+        assert_eq!(matched("/%41%2fb%7e"), "/A%2Fb~");
         assert_eq!(matched("/%zz%4"), "/%zz%4");
         assert_eq!(matched("/%é%"), "/%é%");
     }

@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use super::path::normal;
+
 /// The paths that a route takes: `/health` exactly, `/api/*` that and all below, `/users/{id}`
 /// one segment of any text.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -30,6 +32,9 @@ impl Pattern {
             return Err(format!(
                 "a path holds no `{odd}`: it is matched without the query"
             ));
+        }
+        if !path.chars().all(|c| c.is_ascii_graphic()) {
+            return Err("a path is plain ASCII: write other characters as `%C3%A9`".to_owned());
         }
         if super::bad_segment(text) {
             return Err(
@@ -137,7 +142,7 @@ fn read_segment(text: &str) -> Result<Segment, String> {
         {
             Ok(Segment::Parameter(name.into()))
         }
-        None if !text.contains(['{', '}', '*']) => Ok(Segment::Literal(text.into())),
+        None if !text.contains(['{', '}', '*']) => Ok(Segment::Literal(normal(text).into())),
         _ => Err("a parameter is a whole segment, as in \"/users/{id}\"".to_owned()),
     }
 }
@@ -212,6 +217,8 @@ mod tests {
             "/a/../b",
             "/a b",
             "/a/**",
+            "/é",
+            "/a\u{7f}",
         ] {
             assert!(Pattern::read(text).is_err(), "{text}");
         }
