@@ -55,9 +55,12 @@ impl Gateway {
     }
 }
 
-/// What the last line of a WebSocket needs of the request that it began as.
+/// What the last line of a WebSocket needs of the request that it began as: copies, for the
+/// head itself would keep the whole buffer that it was read into.
 pub(super) struct Record {
-    request: RequestHeader,
+    method: String,
+    host: String,
+    path: String,
     id: String,
     client: IpAddr,
     route: String,
@@ -74,7 +77,9 @@ impl Record {
             route: line.route.to_owned(),
             upstream: line.upstream.to_owned(),
             peer: line.peer.to_owned(),
-            request: session.req_header().clone(),
+            method: line.method.to_owned(),
+            host: line.host.to_owned(),
+            path: line.path.to_owned(),
         }
     }
 
@@ -84,9 +89,9 @@ impl Record {
             event: "websocket_closed",
             id: &self.id,
             client: self.client,
-            method: self.request.method.as_str(),
-            host: host_and_port(&self.request).unwrap_or_default(),
-            path: self.request.uri.path(),
+            method: &self.method,
+            host: &self.host,
+            path: &self.path,
             route: &self.route,
             status: StatusCode::SWITCHING_PROTOCOLS.as_u16(),
             reason: end.reason,
