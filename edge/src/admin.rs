@@ -89,7 +89,8 @@ impl Admin {
             self.clients.iter().map(|clients| clients.len()).sum(),
         ));
         if let Some(lost) = &self.lost {
-            self.metrics.log_lines_lost.set(gauge(lost.dropped_lines()));
+            let known = &self.metrics.log_lines_lost;
+            known.inc_by((lost.dropped_lines() as u64).saturating_sub(known.get()));
         }
         self.metrics.text()
     }

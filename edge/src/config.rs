@@ -445,7 +445,7 @@ fn read_timeout(mut table: Table<'_, '_>, report: &mut Report<'_>) -> Timeout {
         idle: table
             .or("idle", Switch::On(Duration::from_secs(3_600)), report)
             .on(),
-        head: table.or("head", Duration::from_secs(10), report),
+        head: read_head(&mut table, report),
         body: table
             .or("body", Switch::On(Duration::from_secs(60)), report)
             .on(),
@@ -453,6 +453,22 @@ fn read_timeout(mut table: Table<'_, '_>, report: &mut Report<'_>) -> Timeout {
     };
     table.finish(report);
     timeout
+}
+
+/// Pingora gives a connection's first head 60 s, and nothing more.
+fn read_head(table: &mut Table<'_, '_>, report: &mut Report<'_>) -> Duration {
+    let most = Duration::from_secs(60);
+    let head = table.placed::<Duration>("head", report);
+    if let Some((head, span)) = &head
+        && *head > most
+    {
+        report.fault(
+            span,
+            "longer than a head may take",
+            "expected at most \"60s\"",
+        );
+    }
+    head.map_or(Duration::from_secs(10), |(head, _)| head)
 }
 
 fn read_cache(mut table: Table<'_, '_>, report: &mut Report<'_>) -> Cache {

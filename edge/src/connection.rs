@@ -108,6 +108,9 @@ pub(crate) struct Times {
     pub(crate) keepalive: Duration,
 }
 
+/// A client that is let go has so long to read why.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+
 /// The stream that Pingora reads and writes in place of the real one.
 pub(crate) struct Guarded {
     /// There until it is handed over.
@@ -341,7 +344,8 @@ impl fmt::Debug for Guarded {
 impl Shutdown for Guarded {
     async fn shutdown(&mut self) {
         let handed_over = self.connection.handed_over.lock().tunnel.is_some();
-        let _ = std::future::poll_fn(|context| self.poll_instead(context)).await;
+        let writing = std::future::poll_fn(|context| self.poll_instead(context));
+        let _ = tokio::time::timeout(LAST_WORDS, writing).await;
         if let Some(stream) = self.stream.as_mut().filter(|_| !handed_over) {
             stream.shutdown().await;
         }

@@ -17,6 +17,9 @@ use parking_lot::Mutex;
 use pingora::protocols::{Digest, SocketDigest};
 use tokio::time::Sleep;
 
+/// A client has so long to read an answer of edge's own.
+const OWN_ANSWER: Duration = Duration::from_secs(10);
+
 /// The clocks that run for the request that a connection is serving.
 #[derive(Debug, Default)]
 pub(crate) struct Deadline(Mutex<State>);
@@ -99,6 +102,14 @@ impl Deadline {
         state.body_by = body.map(|time| began + time);
     }
 
+    /// edge answers by itself from now on: whoever does not read that is cut.
+    pub(crate) fn answer_now(&self) {
+        let mut state = self.0.lock();
+        state.answer_by = Some(Instant::now() + OWN_ANSWER);
+        state.body_by = None;
+        state.head_sent = true;
+    }
+
     /// How long until the answer must be complete; `None`: no limit.
     pub(crate) fn left(&self) -> Option<Duration> {
         let answer_by = self.0.lock().answer_by;
@@ -141,21 +152,20 @@ impl Deadline {
 
     fn next(&self) -> Option<Instant> {
         let state = self.0.lock();
-        match state.expired {
-            None => state.body_by.into_iter().chain(state.answer_by).min(),
-            Some(_) => None,
-        }
+        state.body_by.into_iter().chain(state.answer_by).min()
     }
 
     /// Ends the peer's side; tells whether the client's must be cut.
     fn expire(&self) -> bool {
         let mut state = self.0.lock();
         let body_is_late = state.body_by.is_some_and(|by| by <= Instant::now());
-        state.expired = Some(if body_is_late {
+        let which = if body_is_late {
             Expired::Body
         } else {
             Expired::Answer
-        });
+        };
+        state.expired.get_or_insert(which);
+        (state.body_by, state.answer_by) = (None, None);
         if let Some(peer) = state.peer.take() {
             peer.shut_down();
         }
@@ -179,7 +189,9 @@ impl Peer {
     fn shut_down(&self) {
         // SAFETY: the digest is owned by the connection's stream and session and dropped with
         // them, so as long as it lives the descriptor is open and is this connection's. This
-        // runs on the task that serves the request, so nothing is dropped meanwhile.
+        // runs on the task that serves the request, so nothing is dropped meanwhile. A
+        // connection that goes back to the pool is not shut down for this request: between
+        // Pingora's release of it and `stop` in the gateway's last step nothing waits.
         let Some(_alive) = self.socket.upgrade().filter(|_| self.fd >= 0) else {
             return;
         };

@@ -150,6 +150,6 @@ pub struct Times {
     pub total: Duration,
     /// From the choice of a peer to the last byte of its answer; `None` if no peer was asked.
     pub upstream: Option<Duration>,
-    /// The rest.
+    /// The rest: edge's own work, and what it waited for the client or for another's fetch.
     pub gateway: Duration,
 }

@@ -2,6 +2,7 @@
 //! order in which Pingora calls them.
 
 mod caching;
+mod failing;
 mod record;
 mod request;
 mod upgrade;
@@ -16,6 +17,7 @@ use bytes::Bytes;
 use http::StatusCode;
 use pingora::cache::key::HashBinary;
 use pingora::cache::lock::CacheKeyLockImpl;
+use pingora::cache::predictor::Predictor;
 use pingora::cache::{CacheKey, CacheMeta, RespCacheable};
 use pingora::connectors::TransportConnector;
 use pingora::http::{RequestHeader, ResponseHeader};
@@ -23,13 +25,13 @@ use pingora::modules::http::HttpModules;
 use pingora::protocols::Digest;
 use pingora::proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
 use pingora::upstreams::peer::HttpPeer;
-use pingora::{Error, ErrorSource, ErrorType, Result};
+use pingora::{Error, ErrorType, Result};
 
 use crate::access_log::{AccessLog, Line};
 use crate::client::{Client, Trust};
 use crate::config::Timeout;
 use crate::connection::Connection;
-use crate::deadline::{Deadline, Expired};
+use crate::deadline::Deadline;
 use crate::exchange::Exchange;
 use crate::limit::{Decision, Limits};
 use crate::metrics::Metrics;
@@ -51,6 +53,8 @@ pub(crate) struct Gateway {
     pub(crate) upstreams: Arc<[Upstream]>,
     pub(crate) store: &'static Store,
     pub(crate) lock: &'static CacheKeyLockImpl,
+    /// Remembers what cannot be kept, so that nobody waits for it to be.
+    pub(crate) predictor: &'static Uncacheable,
     /// For WebSockets, whose connections are never shared.
     pub(crate) connector: TransportConnector,
     pub(crate) metrics: Arc<Metrics>,
@@ -60,6 +64,9 @@ pub(crate) struct Gateway {
     /// Is edge ending?
     pub(crate) draining: tokio::sync::watch::Receiver<bool>,
 }
+
+/// Keys whose answers could not be kept lately.
+pub(crate) type Uncacheable = Predictor<16>;
 
 /// What a route does with the requests that it takes.
 pub(crate) struct Rule {
@@ -121,6 +128,8 @@ impl Gateway {
                 .deadline()
                 .start(exchange.began, rule.timeout.response, body);
             session.set_write_timeout(rule.timeout.response);
+            // edge's own clocks run from here on.
+            session.set_read_timeout(None);
         }
     }
 
@@ -156,32 +165,6 @@ impl Gateway {
     fn upstream(&self, exchange: &Exchange) -> Option<&Upstream> {
         self.rule(exchange)
             .and_then(|rule| self.upstreams.get(rule.upstream))
-    }
-
-    /// What failed, as a refusal: the deadline first, for it ends things by making them fail.
-    fn refusal(&self, error: &Error, context: &Context) -> Refusal {
-        if let Some(refusal) = &context.exchange.refusal {
-            return refusal.clone();
-        }
-        match context.deadline().expired() {
-            Some(Expired::Body) => return Refusal::RequestTimeout,
-            Some(Expired::Answer) if !context.exchange.body_arrived => {
-                return Refusal::RequestTimeout;
-            }
-            Some(Expired::Answer) => return Refusal::ResponseTimeout,
-            None => {}
-        }
-        match error.esource() {
-            ErrorSource::Upstream => upstream::refusal(error),
-            ErrorSource::Downstream if *error.etype() == ErrorType::ReadTimedout => {
-                Refusal::RequestTimeout
-            }
-            ErrorSource::Downstream if *error.etype() == ErrorType::InvalidHTTPHeader => {
-                Refusal::BadRequest
-            }
-            ErrorSource::Downstream => Refusal::ClientClosed,
-            ErrorSource::Internal | ErrorSource::Unset => Refusal::Internal,
-        }
     }
 }
 
@@ -225,6 +208,7 @@ impl ProxyHttp for Gateway {
                     .map(|()| true)
             }
             Err(refusal) => {
+                context.deadline().answer_now();
                 let exchange = &mut context.exchange;
                 respond::refuse(session, refusal, exchange)
                     .await
@@ -255,9 +239,11 @@ impl ProxyHttp for Gateway {
     /// 3. Which peer? Called again for each further try.
     async fn upstream_peer(&self, _: &mut Session, context: &mut Context) -> Result<Box<HttpPeer>> {
         let left = context.deadline().left();
+        let over =
+            left.is_some_and(|left| left.is_zero()) || context.deadline().expired().is_some();
         let exchange = &mut context.exchange;
         let found = match (self.rule(exchange), self.upstream(exchange)) {
-            _ if left.is_some_and(|left| left.is_zero()) => Err(Refusal::ResponseTimeout),
+            _ if over => Err(Refusal::ResponseTimeout),
             (Some(rule), Some(upstream)) => upstream
                 .choose(&exchange.upstream.tried)
                 .map(|found| (rule, found))
@@ -422,21 +408,7 @@ impl ProxyHttp for Gateway {
         context: &mut Context,
         reused: bool,
     ) -> Box<Error> {
-        let repeatable = session.req_header().method.is_idempotent()
-            && !session.as_ref().retry_buffer_truncated();
-        if repeatable && context.deadline().expired().is_none() {
-            error.retry.decide_reuse(reused);
-        } else {
-            error.set_retry(false);
-        }
-        if error.retry() {
-            context.exchange.upstream.tried.pop();
-        } else if let (ErrorSource::Upstream, Some(upstream)) =
-            (error.esource(), self.upstream(&context.exchange))
-        {
-            self.metrics
-                .count_failure(&upstream.name, &self.refusal(&error, context));
-        }
+        self.decide_retry(session, &mut error, context, reused);
         error
     }
 
@@ -447,28 +419,7 @@ impl ProxyHttp for Gateway {
         error: &Error,
         context: &mut Context,
     ) -> FailToProxy {
-        let refusal = self.refusal(error, context);
-        tracing::debug!(id = context.exchange.id, reason = refusal.reason(), %error, "exchange_failed");
-        context.exchange.upstream_done();
-        let head_sent = session
-            .response_written()
-            .is_some_and(|head| !head.status.is_informational());
-        let error_code = refusal.status().as_u16();
-        // Whoever is not there is told nothing, and a body that is cut off must not look complete.
-        if head_sent || refusal == Refusal::ClientClosed {
-            if !head_sent {
-                context.exchange.status = error_code;
-            }
-            context.exchange.refusal = Some(refusal);
-            return FailToProxy {
-                error_code,
-                can_reuse_downstream: false,
-            };
-        }
-        session.set_keepalive(None);
-        if let Err(error) = respond::refuse(session, refusal, &mut context.exchange).await {
-            tracing::debug!(id = context.exchange.id, %error, "answer_not_sent");
-        }
+        let error_code = self.answer_failure(session, error, context).await;
         FailToProxy {
             error_code,
             can_reuse_downstream: false,

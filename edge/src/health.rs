@@ -78,8 +78,17 @@ pub(crate) async fn watch(
     }
 }
 
+/// Finds the first address of a peer that is a name.
+pub(crate) async fn resolve_first(upstreams: &[Upstream], upstream: usize, peer: usize) {
+    let upstream = upstreams.get(upstream);
+    let peer = upstream.and_then(|upstream| upstream.peers.get(peer));
+    if let (Some(upstream), Some(peer)) = (upstream, peer.filter(|peer| peer.address().is_none())) {
+        resolve(upstream, peer).await;
+    }
+}
+
 /// A look-up that fails leaves the last address in place.
-pub(crate) async fn resolve(upstream: &Upstream, peer: &Peer) {
+async fn resolve(upstream: &Upstream, peer: &Peer) {
     let found = match timeout(TIMEOUT, tokio::net::lookup_host(&peer.name)).await {
         Ok(Ok(mut addresses)) => addresses
             .next()

@@ -95,8 +95,7 @@ fn run(file: &Path) -> ExitCode {
     in_runtime(async {
         let edge = Edge::start(config, Some(out)).await?;
         let hurry = told_to_end().await?;
-        edge.end(hurry).await;
-        Ok(())
+        end_or_be_ended(edge.end(hurry)).await
     })
 }
 
@@ -114,8 +113,7 @@ fn demo(args: &DemoArgs) -> ExitCode {
         let demo = Demo::start(addresses, Some(out)).await?;
         say(&mut io::stderr(), &demo.welcome());
         let hurry = told_to_end().await?;
-        demo.end(hurry).await;
-        Ok(())
+        end_or_be_ended(demo.end(hurry)).await
     })
 }
 
@@ -144,6 +142,14 @@ async fn told_to_end() -> io::Result<bool> {
         _ = term.recv() => false,
         _ = interrupt.recv() => true,
     })
+}
+
+/// Who asks a second time does not want to wait for what is still open.
+async fn end_or_be_ended(ending: impl Future<Output = ()>) -> io::Result<()> {
+    tokio::select! {
+        () = ending => Ok(()),
+        again = told_to_end() => again.map(drop),
+    }
 }
 
 /// Each connection takes a descriptor; what the system allows at most is taken.

@@ -47,7 +47,7 @@ pub struct Metrics {
     /// Answers that made room for others.
     pub cache_evictions: IntCounter,
     /// Log lines that found the writer's queue full.
-    pub log_lines_lost: IntGauge,
+    pub log_lines_lost: IntCounter,
     /// Is the peer well? 1 or 0.
     pub peer_up: IntGaugeVec,
     peer_failures: IntCounterVec,
@@ -105,7 +105,7 @@ impl Metrics {
         )?;
         let overhead = make.histograms(
             "edge_gateway_overhead_seconds",
-            "The part of a request's time that edge itself took",
+            "A request's time without the upstream's: edge's work, and what it waited for the client",
             OVERHEAD,
         )?;
         let received = make.counters(
@@ -205,7 +205,7 @@ impl Metrics {
                 "edge_cache_evictions_total",
                 "Answers that made room for others",
             )?,
-            log_lines_lost: make.gauge(
+            log_lines_lost: make.counter(
                 "edge_log_lines_lost_total",
                 "Log lines that found the writer's queue full",
             )?,

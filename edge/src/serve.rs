@@ -24,7 +24,7 @@ use crate::admin::Admin;
 use crate::config::Config;
 use crate::connection::Times;
 use crate::door::{Door, Open};
-use crate::gateway::{Gateway, Rule};
+use crate::gateway::{Gateway, Rule, Uncacheable};
 use crate::health;
 use crate::life::Life;
 use crate::limit::{Bucket, Clients, Limits, Quota, Settings};
@@ -55,6 +55,8 @@ pub struct Edge {
 const BACKLOG: i32 = 4_096;
 /// Connections kept open to peers, for all of them together.
 const POOL: usize = 1_024;
+/// Keys that are remembered as not to be kept, in each of 16 parts.
+const UNCACHEABLE: usize = 4_096;
 /// Somebody who waits for another's fetch waits no longer than this.
 const LOCK_AGE: Duration = Duration::from_secs(10);
 
@@ -101,6 +103,7 @@ impl Edge {
             upstreams,
             store,
             lock: Box::leak(CacheLock::new_boxed(LOCK_AGE)),
+            predictor: Box::leak(Box::new(Uncacheable::new(UNCACHEABLE, None))),
             connector: TransportConnector::new(None),
             metrics: metrics.clone(),
             log: AccessLog::new(log.filter(|_| config.log.access)),
@@ -243,33 +246,33 @@ async fn upstreams(config: &Config) -> Arc<[Upstream]> {
             )
         })
         .collect();
-    for upstream in upstreams.iter() {
-        for peer in upstream
-            .peers
-            .iter()
-            .filter(|peer| peer.address().is_none())
-        {
-            health::resolve(upstream, peer).await;
-        }
+    let places = places(&upstreams).map(|(upstream, peer)| {
+        let upstreams = upstreams.clone();
+        tokio::spawn(async move { health::resolve_first(&upstreams, upstream, peer).await })
+    });
+    // All at once: an upstream without an address must not hold up the probes.
+    for looked_up in places.collect::<Vec<_>>() {
+        let _ = looked_up.await;
     }
     upstreams
 }
 
 fn watch_peers(upstreams: &Arc<[Upstream]>, metrics: &Arc<Metrics>) -> Vec<JoinHandle<()>> {
-    let places = upstreams
-        .iter()
-        .enumerate()
-        .flat_map(|(place, upstream)| (0..upstream.peers.len()).map(move |peer| (place, peer)));
-    places
-        .map(|(upstream, peer)| {
-            tokio::spawn(health::watch(
-                upstreams.clone(),
-                upstream,
-                peer,
-                metrics.clone(),
-            ))
-        })
-        .collect()
+    let watch = |(upstream, peer)| {
+        tokio::spawn(health::watch(
+            upstreams.clone(),
+            upstream,
+            peer,
+            metrics.clone(),
+        ))
+    };
+    places(upstreams).map(watch).collect()
+}
+
+/// Every peer, by its upstream's place and its own.
+fn places(upstreams: &[Upstream]) -> impl Iterator<Item = (usize, usize)> {
+    let numbered = upstreams.iter().enumerate();
+    numbered.flat_map(|(place, upstream)| (0..upstream.peers.len()).map(move |peer| (place, peer)))
 }
 
 fn rules(config: &Config, shares: &Shares) -> Vec<Rule> {

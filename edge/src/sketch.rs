@@ -1,7 +1,8 @@
 //! Counts the clients for whom the table of buckets has no place, in fixed memory: a count-min
-//! sketch of `pingora-limits` over windows of one refill.
+//! sketch of `pingora-limits` over windows of at least a second.
 //!
-//! It may count too much, never too little: in a flood of more keys than it was sized for it
+//! It may count too much, never too little, so the rate holds; at the border of two windows a
+//! client may send two bursts at once. In a flood of more keys than it was sized for it
 //! refuses strangers, not the clients that have a bucket.
 
 use std::sync::OnceLock;
@@ -35,9 +36,11 @@ impl Sketch {
     /// Sized for as many keys as the table holds: four counters for each in each row, so that as
     /// many strangers as clients are told apart (128 bytes each, once there are strangers).
     pub(crate) fn new(quota: Quota, clients: usize) -> Self {
+        // Emptying the counters takes a while: seldom enough that a flood does not live on it.
+        let window = quota.refill().max(Duration::from_secs(1));
         Self {
-            most: isize::try_from(quota.depth()).unwrap_or(isize::MAX),
-            window: quota.refill().max(Duration::from_millis(1)),
+            most: isize::try_from(quota.within(window)).unwrap_or(isize::MAX),
+            window,
             columns: clients.saturating_mul(4).next_power_of_two().max(1_024),
             counts: OnceLock::new(),
         }

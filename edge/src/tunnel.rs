@@ -42,7 +42,7 @@ pub(crate) struct End {
     pub(crate) lasted: Duration,
 }
 
-/// Both directions of a half-closed WebSocket must end within this time.
+/// A WebSocket that one side has ended is let go after so much silence of the other.
 const LINGER: Duration = Duration::from_secs(30);
 
 /// Moves the bytes until both sides have ended, nothing has moved for too long, or `ending`

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use parking_lot::RwLock;
 use pingora::ErrorType as E;
-use pingora::upstreams::peer::HttpPeer;
+use pingora::upstreams::peer::{HttpPeer, HttpUpstreamRequestPolicy};
 
 use crate::refusal::Refusal;
 
@@ -108,6 +108,8 @@ pub(crate) fn http_peer(address: SocketAddr, connect: Duration) -> HttpPeer {
     peer.options.connection_timeout = Some(connect);
     peer.options.total_connection_timeout = Some(connect);
     peer.options.idle_timeout = Some(POOL_IDLE);
+    // Handshakes take another way, with a head of their own.
+    peer.options.http_upstream_request_policy = HttpUpstreamRequestPolicy::deny_upgrades();
     peer
 }
 

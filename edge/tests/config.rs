@@ -681,7 +681,7 @@ fn a_route_takes_from_the_file_what_it_does_not_set() {
     let (route, limit, _) = read("limit = { per_client = \"5/s\" }");
     let own = route.limit.settings;
     assert_eq!(
-        own.per_client.unwrap().depth(),
+        own.per_client.unwrap().within(Duration::ZERO),
         5,
         "the file's burst is for the file's rate"
     );

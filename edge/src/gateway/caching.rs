@@ -32,24 +32,26 @@ impl Gateway {
         exchange.cache = CacheState::Miss;
         let mut wait = CacheOptionOverrides::default();
         wait.wait_timeout = context.connection.deadline.left();
+        let (lock, predictor) = (Some(self.lock), Some(self.predictor as _));
         session
             .cache
-            .enable(self.store, None, None, Some(self.lock), Some(wait));
+            .enable(self.store, None, predictor, lock, Some(wait));
         session.cache.set_max_file_size_bytes(self.store.object());
     }
 
     pub(super) fn cache_key(&self, session: &Session, exchange: &Exchange) -> CacheKey {
         let request = session.req_header();
         let host = host_and_port(request).unwrap_or_default();
-        let trusted = self.trust.trusts(exchange.peer);
-        let proto = request.headers.get("x-forwarded-proto").filter(|_| trusted);
-        let scheme = proto
-            .and_then(|proto| proto.to_str().ok())
-            .unwrap_or(exchange.scheme);
-        CacheKey::new(
-            cache::key(scheme, host, request.uri.path(), request.uri.query()),
-            "",
-        )
+        let (path, query) = (request.uri.path(), request.uri.query());
+        let forwarded = self.forwarded(&request.headers, exchange);
+        let scheme = forwarded.proto.unwrap_or(exchange.scheme);
+        let mut key = cache::key(scheme, host, path, query);
+        // What the peer is told of the host, it may put into its answer.
+        if let Some(host) = forwarded.host {
+            key.push(0);
+            key.extend_from_slice(host.as_bytes());
+        }
+        CacheKey::new(key, "")
     }
 
     /// May the answer be kept, and until when?
@@ -107,6 +109,16 @@ pub(super) fn status(session: &Session, exchange: &mut Exchange) -> Option<Strin
         CachePhase::Bypass => CacheState::Bypass,
         CachePhase::Disabled(_) | CachePhase::Uninit | CachePhase::CacheKey => exchange.cache,
     };
+    if let CachePhase::Disabled(reason) = session.cache.phase() {
+        exchange.cache_reason.get_or_insert(match reason {
+            NoCacheReason::ResponseTooLarge | NoCacheReason::PredictedResponseTooLarge => {
+                "too_large"
+            }
+            _ => "lock",
+        });
+    } else if exchange.cache == CacheState::Bypass {
+        exchange.cache_reason.get_or_insert("not_kept_before");
+    }
     let meta = session.cache.maybe_cache_meta();
     let now = SystemTime::now();
     let left = meta.map(|meta| meta.fresh_until().duration_since(now).unwrap_or_default());

@@ -20,6 +20,7 @@ impl Gateway {
         exchange: &'a Exchange,
     ) -> Line<'a> {
         let times = exchange.times();
+        let agent = request.headers.get(header::USER_AGENT);
         let upstream = self
             .upstream(exchange)
             .filter(|_| exchange.upstream.began.is_some());
@@ -29,8 +30,8 @@ impl Gateway {
             id: &exchange.id,
             client: exchange.client.address,
             method: request.method.as_str(),
-            host: host_and_port(request).unwrap_or_default(),
-            path: request.uri.path(),
+            host: clip(host_and_port(request).unwrap_or_default()),
+            path: clip(request.uri.path()),
             route: self.rule(exchange).map_or("", |rule| &rule.name),
             status: exchange.status,
             reason: exchange.reason(),
@@ -46,13 +47,22 @@ impl Gateway {
             gateway_ms: times.gateway,
             cache: exchange.cache.as_str(),
             cache_reason: exchange.cache_reason,
-            user_agent: request
-                .headers
-                .get(header::USER_AGENT)
-                .and_then(|agent| agent.to_str().ok())
-                .unwrap_or_default(),
+            user_agent: clip(
+                agent
+                    .and_then(|agent| agent.to_str().ok())
+                    .unwrap_or_default(),
+            ),
         }
     }
+}
+
+/// A client decides how long these texts are; the log's queue must not grow by them.
+fn clip(text: &str) -> &str {
+    const LONGEST: usize = 1_024;
+    let end = (0..=LONGEST.min(text.len()))
+        .rev()
+        .find(|&end| text.is_char_boundary(end));
+    end.and_then(|end| text.get(..end)).unwrap_or_default()
 }
 
 /// What the last line of a WebSocket needs of the request that it began as: copies, for the

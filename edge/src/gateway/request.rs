@@ -1,6 +1,6 @@
 //! The request's head: what it names, and how the peer gets it.
 
-use http::{HeaderValue, Version, header};
+use http::{HeaderMap, HeaderValue, Version, header};
 use pingora::Result;
 use pingora::http::RequestHeader;
 use pingora::proxy::Session;
@@ -10,20 +10,50 @@ use crate::exchange::Exchange;
 use crate::forward;
 use crate::route::Rewrite;
 
+/// What a trusted proxy says of the host and scheme that the client asked for.
+#[derive(Default)]
+pub(super) struct Forwarded<'a> {
+    pub(super) proto: Option<&'a str>,
+    pub(super) host: Option<&'a HeaderValue>,
+}
+
 impl Gateway {
+    pub(super) fn forwarded<'a>(
+        &self,
+        headers: &'a HeaderMap,
+        exchange: &Exchange,
+    ) -> Forwarded<'a> {
+        if !self.trust.trusts(exchange.peer) {
+            return Forwarded::default();
+        }
+        let proto = headers.get(forward::X_FORWARDED_PROTO);
+        Forwarded {
+            proto: proto.and_then(|proto| proto.to_str().ok()),
+            host: headers.get(forward::X_FORWARDED_HOST),
+        }
+    }
+
     /// The head as the peer sees it.
     pub(super) fn forward(&self, request: &mut RequestHeader, exchange: &Exchange) -> Result<()> {
-        let trusted = self.trust.trusts(exchange.peer);
         let chain = forward::forwarded_for(&request.headers, exchange.peer);
+        let forwarded = self.forwarded(&request.headers, exchange);
+        // One value each, whatever came: what the peer reads is what the cache's key holds.
+        let proto = match forwarded.proto {
+            Some(proto) => HeaderValue::from_str(proto).ok(),
+            None => Some(HeaderValue::from_static(exchange.scheme)),
+        };
+        let host = forwarded
+            .host
+            .or_else(|| request.headers.get(header::HOST))
+            .cloned();
         request.insert_header(forward::X_FORWARDED_FOR, chain)?;
-        if !(trusted && request.headers.contains_key(forward::X_FORWARDED_PROTO)) {
-            let scheme = HeaderValue::from_static(exchange.scheme);
-            request.insert_header(forward::X_FORWARDED_PROTO, scheme)?;
-        }
-        if !(trusted && request.headers.contains_key(forward::X_FORWARDED_HOST)) {
-            match request.headers.get(header::HOST).cloned() {
-                Some(host) => request.insert_header(forward::X_FORWARDED_HOST, host)?,
-                None => drop(request.remove_header(&forward::X_FORWARDED_HOST)),
+        for (name, value) in [
+            (forward::X_FORWARDED_PROTO, proto),
+            (forward::X_FORWARDED_HOST, host),
+        ] {
+            match value {
+                Some(value) => request.insert_header(name, value)?,
+                None => drop(request.remove_header(&name)),
             }
         }
         request.insert_header(forward::X_REQUEST_ID, exchange.id.as_str())?;

@@ -4,7 +4,7 @@
 use std::time::Instant;
 
 use bytes::Bytes;
-use http::{StatusCode, header};
+use http::{StatusCode, Version, header};
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::protocols::Stream;
 use pingora::protocols::http::v1::client::HttpSession;
@@ -86,8 +86,16 @@ impl Gateway {
         context.deadline().stop();
         context.exchange.status = StatusCode::SWITCHING_PROTOCOLS.as_u16();
         context.exchange.upstream.status = Some(StatusCode::SWITCHING_PROTOCOLS.as_u16());
-        head.insert_header(forward::X_REQUEST_ID, context.exchange.id.as_str())?;
-        session.write_response_header(head, false).await?;
+        for name in forward::hop_by_hop(&head.headers) {
+            head.remove_header(&name);
+        }
+        respond::dress(&mut head, &context.exchange, None)?;
+        head.insert_header(header::CONNECTION, "Upgrade")?;
+        head.insert_header(header::UPGRADE, "websocket")?;
+        session
+            .write_response_header(head, false)
+            .await
+            .map_err(Error::into_down)?;
         let from_client = handshake::if_ready(session.downstream_session.read_request_body()).await;
         let from_client = from_client
             .and_then(Result::ok)
@@ -144,17 +152,28 @@ async fn pass_through(
     context.exchange.upstream.status = Some(head.status.as_u16());
     context.exchange.status = head.status.as_u16();
     respond::dress(&mut head, &context.exchange, None)?;
+    frame(&mut head)?;
+    context.deadline().head_sent();
     let left = context.deadline().left();
     let passing = async {
-        session.write_response_header(head, false).await?;
+        session
+            .write_response_header(head, false)
+            .await
+            .map_err(Error::into_down)?;
         while let Some(chunk) = peer
             .read_body_bytes()
             .await
             .map_err(|error| error.into_up())?
         {
-            session.write_response_body(Some(chunk), false).await?;
+            session
+                .write_response_body(Some(chunk), false)
+                .await
+                .map_err(Error::into_down)?;
         }
-        session.write_response_body(None, true).await
+        session
+            .write_response_body(None, true)
+            .await
+            .map_err(Error::into_down)
     };
     let passed = match left {
         Some(left) => tokio::time::timeout(left, passing)
@@ -164,4 +183,17 @@ async fn pass_through(
     };
     context.exchange.upstream_done();
     passed
+}
+
+/// A body that only the connection's end would end is sent in chunks, so that one that was cut
+/// off cannot look complete (RFC 9112 6.3).
+fn frame(head: &mut ResponseHeader) -> Result<()> {
+    let framed = head.headers.contains_key(header::CONTENT_LENGTH)
+        || head.headers.contains_key(header::TRANSFER_ENCODING);
+    let bodiless = [StatusCode::NO_CONTENT, StatusCode::NOT_MODIFIED].contains(&head.status);
+    if !framed && !bodiless {
+        head.insert_header(header::TRANSFER_ENCODING, "chunked")?;
+    }
+    head.set_version(Version::HTTP_11);
+    Ok(())
 }

@@ -36,9 +36,9 @@ impl Quota {
         Duration::from_nanos(self.interval.saturating_mul(self.depth))
     }
 
-    /// Requests that fit at once.
-    pub fn depth(&self) -> u64 {
-        self.depth
+    /// Requests that fit within `time`, at least the burst.
+    pub fn within(&self, time: Duration) -> u64 {
+        (nanoseconds(time) / self.interval).max(self.depth)
     }
 
     /// One request at `now` from a bucket that is full again at `full`: the moment at which it is

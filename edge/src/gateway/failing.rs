@@ -1,0 +1,96 @@
+//! What becomes of a request that fails: tried again, answered, or cut.
+
+use pingora::proxy::Session;
+use pingora::{Error, ErrorSource, ErrorType};
+
+use super::{Context, Gateway};
+use crate::deadline::Expired;
+use crate::refusal::Refusal;
+use crate::{respond, upstream};
+
+impl Gateway {
+    /// What failed, as a refusal: the deadline first, for it ends things by making them fail.
+    fn refusal(&self, error: &Error, context: &Context) -> Refusal {
+        if let Some(refusal) = &context.exchange.refusal {
+            return refusal.clone();
+        }
+        match context.deadline().expired() {
+            Some(Expired::Body) => return Refusal::RequestTimeout,
+            Some(Expired::Answer) if !context.exchange.body_arrived => {
+                return Refusal::RequestTimeout;
+            }
+            Some(Expired::Answer) => return Refusal::ResponseTimeout,
+            None => {}
+        }
+        match error.esource() {
+            ErrorSource::Upstream => upstream::refusal(error),
+            ErrorSource::Downstream if *error.etype() == ErrorType::ReadTimedout => {
+                Refusal::RequestTimeout
+            }
+            ErrorSource::Downstream => match error.etype() {
+                ErrorType::ReadError
+                | ErrorType::WriteError
+                | ErrorType::WriteTimedout
+                | ErrorType::ConnectionClosed => Refusal::ClientClosed,
+                _ => Refusal::BadRequest,
+            },
+            ErrorSource::Internal | ErrorSource::Unset => Refusal::Internal,
+        }
+    }
+
+    /// Only what may be repeated is, and only where nothing says that the peer is at fault.
+    pub(super) fn decide_retry(
+        &self,
+        session: &Session,
+        error: &mut Error,
+        context: &mut Context,
+        reused: bool,
+    ) {
+        let repeatable = session.req_header().method.is_idempotent()
+            && !session.as_ref().retry_buffer_truncated();
+        if repeatable && context.deadline().expired().is_none() {
+            error.retry.decide_reuse(reused);
+        } else {
+            error.set_retry(false);
+        }
+        context.deadline().peer_done();
+        if error.retry() {
+            context.exchange.upstream.tried.pop();
+        } else if let (ErrorSource::Upstream, Some(upstream)) =
+            (error.esource(), self.upstream(&context.exchange))
+        {
+            self.metrics
+                .count_failure(&upstream.name, &self.refusal(error, context));
+        }
+    }
+
+    /// Answers, unless a head was sent or nobody is there; the status is for Pingora.
+    pub(super) async fn answer_failure(
+        &self,
+        session: &mut Session,
+        error: &Error,
+        context: &mut Context,
+    ) -> u16 {
+        let refusal = self.refusal(error, context);
+        tracing::debug!(id = context.exchange.id, reason = refusal.reason(), %error, "exchange_failed");
+        context.exchange.upstream_done();
+        let head_sent = session
+            .response_written()
+            .is_some_and(|head| !head.status.is_informational());
+        let error_code = refusal.status().as_u16();
+        // Whoever is not there is told nothing, and a body that is cut off must not look complete.
+        if head_sent || refusal == Refusal::ClientClosed {
+            if !head_sent {
+                context.exchange.status = error_code;
+            }
+            context.exchange.refusal = Some(refusal);
+            return error_code;
+        }
+        session.set_keepalive(None);
+        context.deadline().answer_now();
+        if let Err(error) = respond::refuse(session, refusal, &mut context.exchange).await {
+            tracing::debug!(id = context.exchange.id, %error, "answer_not_sent");
+        }
+        error_code
+    }
+}
