@@ -8,6 +8,7 @@ mod request;
 mod upgrade;
 
 use std::net::{IpAddr, Ipv4Addr};
+use std::ops::{Deref, DerefMut};
 use std::os::fd::RawFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -79,13 +80,31 @@ pub(crate) struct Rule {
     pub(crate) websocket: bool,
 }
 
-/// What edge holds for one request while Pingora works on it.
-pub(crate) struct Context {
+/// What edge holds for one request while Pingora works on it. Boxed: Pingora moves it about, and
+/// its own futures are as large as what they hold.
+pub(crate) struct Context(Box<Held>);
+
+/// See [`Context`].
+pub(crate) struct Held {
     exchange: Exchange,
     connection: Arc<Connection>,
 }
 
-impl Context {
+impl Deref for Context {
+    type Target = Held;
+
+    fn deref(&self) -> &Held {
+        &self.0
+    }
+}
+
+impl DerefMut for Context {
+    fn deref_mut(&mut self) -> &mut Held {
+        &mut self.0
+    }
+}
+
+impl Held {
     fn deadline(&self) -> &Deadline {
         &self.connection.deadline
     }
@@ -183,10 +202,11 @@ impl ProxyHttp for Gateway {
             },
             "http",
         );
-        Context {
+        let connection = self.nowhere.clone();
+        Context(Box::new(Held {
             exchange,
-            connection: self.nowhere.clone(),
-        }
+            connection,
+        }))
     }
 
     /// Pingora's modules (compression) are not used; each would cost a call for each request.
