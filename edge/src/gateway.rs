@@ -33,7 +33,7 @@ use crate::client::{Client, Trust};
 use crate::config::Timeout;
 use crate::connection::Connection;
 use crate::deadline::Deadline;
-use crate::exchange::Exchange;
+use crate::exchange::{CacheState, Exchange};
 use crate::limit::{Decision, Limits};
 use crate::metrics::Metrics;
 use crate::refusal::Refusal;
@@ -372,10 +372,14 @@ impl ProxyHttp for Gateway {
 
     fn response_cache_filter(
         &self,
-        _: &Session,
+        session: &Session,
         answer: &ResponseHeader,
         context: &mut Context,
     ) -> Result<RespCacheable> {
+        if session.cache.bypassing() {
+            // Pingora forgets it when it judges the answer.
+            context.exchange.cache = CacheState::Bypass;
+        }
         Ok(self.judge(answer, &mut context.exchange))
     }
 

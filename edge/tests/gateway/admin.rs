@@ -175,6 +175,20 @@ async fn each_request_is_one_line_with_the_reason_of_its_answer() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_a_client_makes_long_is_clipped_in_its_line() {
+    let upstream = Upstream::saying(ok("", "hello")).await;
+    let (edge, log) = edge_with_log(&route_to(upstream.address, "")).await;
+    let long = "x".repeat(10_000);
+    let (host, agent) = (format!("Host: {long}"), format!("User-Agent: {long}"));
+    let mut client = Client::connect(edge.address()).await;
+    client.ask(&format!("GET /{long}"), &[&host, &agent]).await;
+    let line = &log.lines(1).await[0];
+    for name in ["host", "path", "user_agent"] {
+        assert_eq!(line[name].as_str().unwrap().len(), 1_024, "{name}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_line_says_what_the_cache_did() {
     let upstream = Upstream::saying(ok("", "hello")).await;
     let (edge, log) = edge_with_log(&route_to(upstream.address, "cache = \"1h\"")).await;

@@ -1,9 +1,10 @@
 //! What is kept, for whom, and how it is told.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::support::{
-    Client, Upstream, echo_server, edge, figure_becomes, get, ok, request, route_to, upstream_at,
+    Client, Upstream, echo_server, edge, fields, figure_becomes, get, ok, request, route_to,
+    upstream_at,
 };
 use edge::serve::Edge;
 use tokio::time::sleep;
@@ -161,9 +162,10 @@ async fn what_an_upstream_calls_not_for_all_is_never_shared() {
     ] {
         let (edge, upstream) = cached(ok(&format!("{field}\r\n"), "a")).await;
         let mut client = Client::connect(edge.address()).await;
-        for _ in 0..3 {
+        // Once it is known not to be kept, nobody looks for it.
+        for state in ["uri-miss", "bypass", "bypass"] {
             let answer = client.get("/").await;
-            assert_eq!(answer.cache(), "edge; fwd=uri-miss", "{field}");
+            assert_eq!(answer.cache(), format!("edge; fwd={state}"), "{field}");
             assert_eq!(answer.text(), "a");
         }
         assert_eq!(upstream.count(), 3, "{field}");
@@ -191,14 +193,11 @@ async fn who_shows_a_credential_passes_by_the_cache_both_ways() {
 async fn other_methods_and_other_statuses_are_not_kept() {
     let edge = edge(&route_to(echo_server().await, "cache = \"1h\"")).await;
     let mut client = Client::connect(edge.address()).await;
-    for _ in 0..2 {
+    for missed in ["edge; fwd=uri-miss", "edge; fwd=bypass"] {
         let post = client.ask("POST /echo", &["Content-Length: 0"]).await;
         assert_eq!((post.status, post.cache()), (200, "edge; fwd=bypass"));
         let missing = client.get("/status/404").await;
-        assert_eq!(
-            (missing.status, missing.cache()),
-            (404, "edge; fwd=uri-miss")
-        );
+        assert_eq!((missing.status, missing.cache()), (404, missed));
     }
 }
 
@@ -444,4 +443,71 @@ async fn a_waiter_whose_fetcher_goes_away_is_served_all_the_same() {
     sleep(Duration::from_millis(100)).await;
     drop(fetcher);
     assert_eq!(waiter.await.unwrap().text(), "hello");
+}
+
+/// Three who ask at the same time for what cannot be kept and takes this long: what each is told
+/// of the cache, and how long all of them took.
+async fn three_at_once_for_what_is_not_kept(takes: Duration) -> (Vec<String>, Duration) {
+    let upstream = Upstream::serve(move |mut visit| async move {
+        while visit.head().await.is_some() {
+            sleep(takes).await;
+            visit
+                .write(ok("Cache-Control: no-store\r\n", "hello"))
+                .await;
+        }
+    })
+    .await;
+    let edge = edge(&route_to(upstream.address, "cache = \"1h\"")).await;
+    get(edge.address(), "/").await;
+    let began = Instant::now();
+    let asking: Vec<_> = (0..3)
+        .map(|_| {
+            let address = edge.address();
+            tokio::spawn(async move { get(address, "/").await })
+        })
+        .collect();
+    let mut told = Vec::new();
+    for asking in asking {
+        let answer = asking.await.unwrap();
+        assert_eq!(answer.text(), "hello");
+        told.push(answer.cache().to_owned());
+    }
+    let took = began.elapsed();
+    assert_eq!(upstream.count(), 4);
+    (told, took)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nobody_queues_for_what_could_not_be_kept_before() {
+    let takes = Duration::from_secs(1);
+    let (_, took) = three_at_once_for_what_is_not_kept(takes).await;
+    assert!(took < takes * 2, "one after the other: {took:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_could_not_be_kept_before_passes_by_the_cache() {
+    let (told, _) = three_at_once_for_what_is_not_kept(Duration::from_millis(100)).await;
+    assert_eq!(told, ["edge; fwd=bypass"; 3]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_host_that_a_trusted_proxy_names_is_in_the_key() {
+    let upstream = Upstream::mirror().await;
+    let tables = "[server]\ntrusted_proxies = [\"127.0.0.6\"]\n".to_owned()
+        + &route_to(upstream.address, "cache = \"1h\"");
+    let edge = edge(&tables).await;
+    let mut proxy = Client::from("127.0.0.6", edge.address()).await;
+    for cache in [MISS, HIT] {
+        for host in ["a.test", "b.test"] {
+            let field = format!("X-Forwarded-Host: {host}");
+            let answer = proxy.ask("GET /", &[&field]).await;
+            assert_eq!(answer.cache(), cache, "{host}");
+            let heard = answer.text();
+            assert_eq!(fields(&heard, "x-forwarded-host"), [host]);
+        }
+    }
+    let mut anybody = Client::connect(edge.address()).await;
+    let spoofed = anybody.ask("GET /", &["X-Forwarded-Host: a.test"]).await;
+    let heard = spoofed.text();
+    assert_eq!(fields(&heard, "x-forwarded-host"), ["edge.test"]);
 }

@@ -529,3 +529,22 @@ async fn an_answer_framed_in_two_ways_is_refused_or_framed_once() {
         }
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn names_that_nobody_knows_hold_up_neither_the_start_nor_other_routes() {
+    let well = Upstream::saying(ok("", "well")).await;
+    let names: Vec<String> = (0..10)
+        .map(|number| format!("nobody-{number}.invalid:80"))
+        .collect();
+    let tables = upstream_at(&[well.address])
+        + &format!("[upstream.unknown]\npeers = {names:?}\n")
+        + "[[route]]\npath = \"/unknown\"\nupstream = \"unknown\"\n\
+           [[route]]\npath = \"/*\"\nupstream = \"u\"\n";
+    let began = Instant::now();
+    let edge = edge(&tables).await;
+    let took = began.elapsed();
+    assert!(took < ms(3_000), "{took:?}");
+    let unknown = get(edge.address(), "/unknown").await;
+    assert_eq!(unknown.refusal(), no(503, "no_peer"));
+    assert_eq!(get(edge.address(), "/").await.text(), "well");
+}

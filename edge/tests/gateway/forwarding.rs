@@ -171,6 +171,14 @@ async fn a_trusted_proxy_is_believed_about_scheme_host_and_id() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn two_schemes_of_a_trusted_proxy_reach_the_peer_as_one() {
+    let sent = ["X-Forwarded-Proto: https", "X-Forwarded-Proto: http"];
+    let server = "[server]\ntrusted_proxies = [\"127.0.0.6\"]\n";
+    let head = head_at_the_peer(server, "127.0.0.6", "GET /", &sent).await;
+    assert_eq!(fields(&head, "x-forwarded-proto"), ["https"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn anybody_elses_request_id_is_replaced_and_the_answer_bears_the_new_one() {
     let upstream = Upstream::mirror().await;
     let edge = edge(&route_to(upstream.address, "")).await;

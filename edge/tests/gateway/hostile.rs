@@ -3,8 +3,11 @@
 use std::time::{Duration, Instant};
 
 use crate::support::{
-    Answer, Client, Upstream, edge, figure_becomes, get, ms, no, ok, request, route_to,
+    Answer, Client, Upstream, edge, edge_with_log, figure_becomes, get, ms, no, ok, request,
+    route_to, soon,
 };
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpSocket;
 use tokio::time::{sleep, timeout};
 
 /// What edge says to these bytes, and how often a peer was asked.
@@ -350,4 +353,52 @@ async fn a_large_body_that_is_refused_costs_the_connection_and_nothing_more() {
     assert_eq!(answer.refusal(), no(429, "client_limit"));
     client.finish().await;
     assert_eq!(client.rest().await, b"");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_asks_without_end_and_reads_nothing_gives_its_place_back() {
+    let upstream = Upstream::mirror().await;
+    let tables = crate::support::upstream_at(&[upstream.address])
+        + "[[route]]\npath = \"/a\"\nupstream = \"u\"\n";
+    let edge = edge(&tables).await;
+    let socket = TcpSocket::new_v4().unwrap();
+    // Little room for answers that nobody reads.
+    socket.set_recv_buffer_size(4_096).unwrap();
+    let mut client = soon(socket.connect(edge.address())).await.unwrap();
+    let asked = request("GET /nope", &[]).repeat(1_000);
+    let began = Instant::now();
+    soon(async { while client.write_all(asked.as_bytes()).await.is_ok() {} }).await;
+    let took = began.elapsed();
+    assert!(took >= Duration::from_secs(9), "{took:?}");
+    figure_becomes(&edge, "edge_connections", 0.0).await;
+    assert_eq!(upstream.count(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_chunk_that_is_none_is_the_clients_fault_and_said_so() {
+    for (early, late) in [("zz\r\n", ""), ("", "zz\r\n"), ("5\r\nhello\r\n", "zz\r\n")] {
+        let upstream = Upstream::serve(|mut visit| async move {
+            visit.head().await;
+            std::future::pending::<()>().await;
+        })
+        .await;
+        let (edge, log) = edge_with_log(&route_to(upstream.address, "timeout = \"10s\"")).await;
+        let mut client = client_of(&edge).await;
+        let head = request("POST /", &["Transfer-Encoding: chunked"]);
+        client.send(head + early).await;
+        sleep(ms(100)).await;
+        client.send(late).await;
+        let line = &log.lines(1).await[0];
+        assert_eq!(
+            (line["status"].as_u64(), line["reason"].as_str()),
+            (Some(400), Some("bad_request")),
+            "{early:?} {late:?}"
+        );
+        let answer = client.answer().await;
+        assert_eq!(
+            answer.refusal(),
+            no(400, "bad_request"),
+            "{early:?} {late:?}"
+        );
+    }
 }

@@ -3,8 +3,8 @@
 use std::time::{Duration, Instant};
 
 use crate::support::{
-    Client, Upstream, echo_server, edge, edge_with_log, figure_becomes, ms, no, nobody, request,
-    route_to, soon,
+    Client, Upstream, echo_server, edge, edge_with_log, fields, figure_becomes, ms, no, nobody,
+    request, route_to, soon,
 };
 use edge::serve::Edge;
 use futures_util::{SinkExt, StreamExt};
@@ -508,4 +508,76 @@ async fn a_refusal_of_the_peer_that_drips_is_cut_at_the_deadline() {
     let took = began.elapsed();
     assert_eq!((answer.status, answer.complete), (403, false));
     assert!(took >= ms(395) && took < ms(1_600), "{took:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_upgrade_that_connection_does_not_name_is_an_ordinary_request() {
+    let upstream = Upstream::mirror().await;
+    let edge = edge(&route_to(upstream.address, OPEN)).await;
+    let mut client = Client::connect(edge.address()).await;
+    let answer = client.ask("GET /ws", &HANDSHAKE[1..]).await;
+    assert_eq!(answer.status, 200, "{}", answer.head);
+    let head = answer.text();
+    assert!(fields(&head, "upgrade").is_empty(), "{head}");
+    let connection = fields(&head, "connection").join(",").to_ascii_lowercase();
+    assert!(!connection.contains("upgrade"), "{head}");
+    assert_eq!(client.get("/").await.status, 200, "it goes on");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refusal_that_ends_with_the_peers_connection_is_chunked_and_whole() {
+    for version in ["1.0", "1.1"] {
+        let said = format!("HTTP/{version} 403 Forbidden\r\n\r\nnot today");
+        let upstream = Upstream::saying_once(said).await;
+        let edge = edge(&route_to(upstream.address, OPEN)).await;
+        let mut client = Client::connect(edge.address()).await;
+        let answer = client.ask("GET /ws", &HANDSHAKE).await;
+        assert_eq!((answer.status, answer.text().as_str()), (403, "not today"));
+        assert_eq!(answer.header("transfer-encoding"), Some("chunked"));
+        assert!(answer.complete, "{answer:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refusal_without_a_length_that_drips_is_visibly_cut_at_the_deadline() {
+    for head in [
+        "HTTP/1.0 403 Forbidden\r\n\r\n",
+        "HTTP/1.1 403 Forbidden\r\nConnection: close\r\n\r\n",
+    ] {
+        let upstream = Upstream::serve(move |mut visit| async move {
+            visit.head().await;
+            visit.write(head).await;
+            loop {
+                visit.write("not today").await;
+                sleep(ms(50)).await;
+            }
+        })
+        .await;
+        let keys = "websocket = true\ntimeout = \"400ms\"";
+        let edge = edge(&route_to(upstream.address, keys)).await;
+        let mut client = Client::connect(edge.address()).await;
+        let began = Instant::now();
+        let answer = client.ask("GET /ws", &HANDSHAKE).await;
+        let took = began.elapsed();
+        assert_eq!((answer.status, answer.complete), (403, false), "{answer:?}");
+        assert!(answer.text().starts_with("not today"), "{answer:?}");
+        assert!(took >= ms(395) && took < ms(1_600), "{took:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_101_bears_the_ways_marks_and_nothing_of_the_peers_connection() {
+    let said = SWITCHED.replacen("\r\n", "\r\nKeep-Alive: timeout=5\r\n", 1);
+    let upstream = Upstream::saying(said).await;
+    let edge = edge(&route_to(upstream.address, OPEN)).await;
+    let mut client = Client::connect(edge.address()).await;
+    let answer = client.ask("GET /ws", &HANDSHAKE).await;
+    assert_eq!(answer.status, 101, "{}", answer.head);
+    assert_eq!(answer.header("keep-alive"), None, "{}", answer.head);
+    assert_eq!(answer.header("via"), Some("1.1 edge"));
+    let id = answer.header("x-request-id").unwrap();
+    assert_eq!(fields(&upstream.heads()[0], "x-request-id"), [id]);
+    let connection = answer.header("connection").unwrap();
+    assert!(connection.eq_ignore_ascii_case("upgrade"), "{connection}");
+    assert_eq!(answer.header("upgrade"), Some("websocket"));
 }
