@@ -7,6 +7,7 @@ use async_trait::async_trait;
 use http::{Method, Response, StatusCode, header};
 use pingora::apps::http_app::ServeHttp;
 use pingora::protocols::http::ServerSession;
+use prometheus::IntCounter;
 use tracing_appender::non_blocking::ErrorCounter;
 
 use crate::life::Life;
@@ -83,17 +84,20 @@ impl Admin {
             .cache_bytes
             .set(i64::try_from(self.store.bytes()).unwrap_or(i64::MAX));
         self.metrics.cache_entries.set(gauge(self.store.entries()));
-        let evictions = &self.metrics.cache_evictions;
-        evictions.inc_by(self.store.evictions().saturating_sub(evictions.get()));
+        catch_up(&self.metrics.cache_evictions, self.store.evictions());
         self.metrics.limit_clients.set(gauge(
             self.clients.iter().map(|clients| clients.len()).sum(),
         ));
         if let Some(lost) = &self.lost {
-            let known = &self.metrics.log_lines_lost;
-            known.inc_by((lost.dropped_lines() as u64).saturating_sub(known.get()));
+            catch_up(&self.metrics.log_lines_lost, lost.dropped_lines() as u64);
         }
         self.metrics.text()
     }
+}
+
+/// Brings a counter up to what was counted elsewhere.
+fn catch_up(counter: &IntCounter, total: u64) {
+    counter.inc_by(total.saturating_sub(counter.get()));
 }
 
 fn text(status: StatusCode, kind: &'static str, body: Vec<u8>) -> Response<Vec<u8>> {

@@ -65,12 +65,26 @@ pub fn admit(method: &Method, headers: &HeaderMap) -> Result<(), Reason> {
 }
 
 /// The key of an answer: length before text, so that no two different requests share one.
-pub fn key(scheme: &str, host: &str, path: &str, query: Option<&str>) -> Vec<u8> {
+///
+/// `told` is the host that the peer is told of beside the request's own, if it is: it may put
+/// that into its answer.
+pub fn key(
+    scheme: &str,
+    host: &str,
+    told: Option<&[u8]>,
+    path: &str,
+    query: Option<&str>,
+) -> Vec<u8> {
     let host = host.to_ascii_lowercase();
     let mut key = Vec::with_capacity(scheme.len() + host.len() + path.len() + 64);
     for part in [scheme, &host, path] {
         key.extend_from_slice(&part.len().to_be_bytes());
         key.extend_from_slice(part.as_bytes());
+    }
+    if let Some(told) = told {
+        key.push(0);
+        key.extend_from_slice(&told.len().to_be_bytes());
+        key.extend_from_slice(told);
     }
     // No query and an empty query are different requests.
     if let Some(query) = query {
@@ -319,19 +333,22 @@ mod tests {
     #[test]
     fn different_requests_have_different_keys() {
         let keys = [
-            key("http", "a", "/b", None),
-            key("http", "a", "/b", Some("")),
-            key("http", "a/", "b", None),
-            key("https", "a", "/b", None),
-            key("http", "a", "/b?", None),
-            key("http", "b", "/b", None),
+            key("http", "a", None, "/b", None),
+            key("http", "a", None, "/b", Some("")),
+            key("http", "a/", None, "b", None),
+            key("https", "a", None, "/b", None),
+            key("http", "a", None, "/b?", None),
+            key("http", "b", None, "/b", None),
+            key("http", "a", Some(b""), "/b", None),
+            key("http", "a", Some(b"?"), "/b", None),
+            key("http", "a", Some(b""), "/b", Some("?")),
         ];
         for (place, key) in keys.iter().enumerate() {
             assert!(!keys.iter().skip(place + 1).any(|other| other == key));
         }
         assert_eq!(
-            key("http", "A.Example", "/", None),
-            key("http", "a.example", "/", None)
+            key("http", "A.Example", None, "/", None),
+            key("http", "a.example", None, "/", None)
         );
     }
 }

@@ -21,8 +21,9 @@ use pingora::protocols::{
     Stream, TimingDigest, UniqueID, UniqueIDType,
 };
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::time::{Instant, Sleep};
+use tokio::time::Instant;
 
+use crate::alarm::Alarm;
 use crate::deadline::Deadline;
 use crate::refusal::Refusal;
 use crate::tunnel::Tunnel;
@@ -121,8 +122,7 @@ pub(crate) struct Guarded {
     begun: bool,
     /// In this phase edge waits for the client, until then.
     by: Option<(u8, Instant)>,
-    /// Rings at that time or earlier: it is set once in a while, not once for each request.
-    alarm: Option<Pin<Box<Sleep>>>,
+    alarm: Alarm,
     /// What is written in place of Pingora's error page, and how much of it has been.
     instead: Option<(Vec<u8>, usize)>,
 }
@@ -136,7 +136,7 @@ impl Guarded {
             times,
             begun: false,
             by,
-            alarm: None,
+            alarm: Alarm::default(),
             instead: None,
         }
     }
@@ -158,26 +158,8 @@ impl Guarded {
         self.connection.phase.load(Ordering::Relaxed)
     }
 
-    /// Ready when the client has kept edge waiting too long. Only called when there is nothing
-    /// to read.
-    fn poll_late(&mut self, context: &mut Context<'_>, by: Instant) -> Poll<()> {
-        loop {
-            let alarm = self
-                .alarm
-                .get_or_insert_with(|| Box::pin(tokio::time::sleep_until(by)));
-            if alarm.deadline() > by {
-                alarm.as_mut().reset(by);
-            }
-            std::task::ready!(alarm.as_mut().poll(context));
-            if alarm.deadline() >= by {
-                return Poll::Ready(());
-            }
-            alarm.as_mut().reset(by);
-        }
-    }
-
     /// A client that sends nothing is let go as if it had gone; one that has sent part of a head
-    /// is told that it took too long.
+    /// is told that it took too long. Only called when there is nothing to read.
     fn poll_waiting(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         let phase = self.phase();
         let between = phase == IDLE;
@@ -193,7 +175,7 @@ impl Guarded {
             }
         };
         self.by = Some((phase, by));
-        std::task::ready!(self.poll_late(context, by));
+        std::task::ready!(self.alarm.poll(context, by));
         if between || !self.begun {
             return Poll::Ready(Ok(()));
         }

@@ -8,14 +8,15 @@
 
 use std::future::{Future, poll_fn};
 use std::os::fd::{BorrowedFd, RawFd};
-use std::pin::{Pin, pin};
+use std::pin::pin;
 use std::sync::{Arc, Weak};
-use std::task::{Context, Poll};
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use pingora::protocols::{Digest, SocketDigest};
-use tokio::time::Sleep;
+
+use crate::alarm::Alarm;
 
 /// A client has so long to read an answer of edge's own.
 const OWN_ANSWER: Duration = Duration::from_secs(10);
@@ -50,49 +51,22 @@ impl Deadline {
     /// Serves a connection; `cut` must end the client's side of it.
     pub(crate) async fn keep<F: Future>(&self, cut: impl Fn(), serving: F) -> F::Output {
         let mut serving = pin!(serving);
-        let mut alarm = pin!(None::<Sleep>);
+        let mut alarm = Alarm::default();
         poll_fn(|context| {
             loop {
                 if let Poll::Ready(output) = serving.as_mut().poll(context) {
                     return Poll::Ready(output);
                 }
-                std::task::ready!(self.poll_alarm(context, alarm.as_mut()));
+                let Some(at) = self.next() else {
+                    return Poll::Pending;
+                };
+                std::task::ready!(alarm.poll(context, at.into()));
                 if self.expire() {
                     cut();
                 }
             }
         })
         .await
-    }
-
-    /// Ready when the next clock has run out. An alarm that is set for an earlier request rings
-    /// too early and is then set anew: so it is set once in a while, not once for each request.
-    fn poll_alarm(
-        &self,
-        context: &mut Context<'_>,
-        mut alarm: Pin<&mut Option<Sleep>>,
-    ) -> Poll<()> {
-        loop {
-            let Some(at) = self.next() else {
-                return Poll::Pending;
-            };
-            if alarm
-                .as_ref()
-                .as_pin_ref()
-                .is_none_or(|alarm| alarm.deadline() > at.into())
-            {
-                alarm.set(Some(tokio::time::sleep_until(at.into())));
-            }
-            let Some(ringing) = alarm.as_mut().as_pin_mut() else {
-                return Poll::Pending;
-            };
-            let set_for = ringing.deadline();
-            std::task::ready!(ringing.poll(context));
-            alarm.set(None);
-            if set_for >= at.into() {
-                return Poll::Ready(());
-            }
-        }
     }
 
     /// Starts the clocks of a request that arrived at `began`.

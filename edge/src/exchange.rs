@@ -46,8 +46,6 @@ pub struct Upstream {
     pub began: Option<Instant>,
     /// How long the upstream took, once it is done.
     pub took: Option<Duration>,
-    /// The status that the peer sent.
-    pub status: Option<u16>,
 }
 
 /// What the cache did, as RFC 9211 and the log say it.

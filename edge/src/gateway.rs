@@ -108,6 +108,18 @@ impl Held {
     fn deadline(&self) -> &Deadline {
         &self.connection.deadline
     }
+
+    /// How long a connection to a peer may take: never longer than is left for the answer.
+    fn connect_within(&self, timeout: &Timeout) -> Duration {
+        let left = self.deadline().left();
+        left.map_or(timeout.connect, |left| left.min(timeout.connect))
+    }
+
+    /// Every answer of edge's own: it has a clock of its own, too.
+    async fn refuse(&mut self, session: &mut Session, refusal: Refusal) -> Result<()> {
+        self.deadline().answer_now();
+        respond::refuse(session, refusal, &mut self.exchange).await
+    }
 }
 
 /// How an admitted request goes on.
@@ -227,13 +239,7 @@ impl ProxyHttp for Gateway {
                     .await
                     .map(|()| true)
             }
-            Err(refusal) => {
-                context.deadline().answer_now();
-                let exchange = &mut context.exchange;
-                respond::refuse(session, refusal, exchange)
-                    .await
-                    .map(|()| true)
-            }
+            Err(refusal) => context.refuse(session, refusal).await.map(|()| true),
         }
     }
 
@@ -274,8 +280,7 @@ impl ProxyHttp for Gateway {
             Ok((rule, (place, address))) => {
                 exchange.upstream.began.get_or_insert_with(Instant::now);
                 exchange.upstream.tried.push(place);
-                let connect =
-                    left.map_or(rule.timeout.connect, |left| left.min(rule.timeout.connect));
+                let connect = context.connect_within(&rule.timeout);
                 Ok(Box::new(http_peer(address, connect)))
             }
             Err(refusal) => {
@@ -350,7 +355,7 @@ impl ProxyHttp for Gateway {
         &self,
         _: &mut Session,
         answer: &mut ResponseHeader,
-        context: &mut Context,
+        _: &mut Context,
     ) -> Result<()> {
         if answer.status == StatusCode::SWITCHING_PROTOCOLS {
             // Nobody asked for it: upgrades take another way.
@@ -363,7 +368,6 @@ impl ProxyHttp for Gateway {
         if answer.status.is_informational() {
             return Ok(());
         }
-        context.exchange.upstream.status = Some(answer.status.as_u16());
         for name in forward::hop_by_hop(&answer.headers) {
             answer.remove_header(&name);
         }

@@ -22,6 +22,7 @@ pub mod exchange;
 pub mod metrics;
 // 4: doing
 mod admin;
+mod alarm;
 mod connection;
 mod deadline;
 mod door;

@@ -27,7 +27,7 @@ use crate::door::{Door, Open};
 use crate::gateway::{Gateway, Rule, Uncacheable};
 use crate::health;
 use crate::life::Life;
-use crate::limit::{Bucket, Clients, Limits, Quota, Settings};
+use crate::limit::{Bucket, Clients, Limits, Quota};
 use crate::metrics::Metrics;
 use crate::route::Routes;
 use crate::sketch::Sketch;
@@ -304,24 +304,27 @@ impl Shares {
                 Some(Box::new(overflow)),
             ))
         };
-        let own = |settings: &Settings| Limits {
-            per_client: settings.per_client.map(table),
-            global: settings
-                .global
-                .map(|quota| (quota, Arc::new(Bucket::default()))),
-            status: settings.status,
+        let shared = |quota: Quota| (quota, Arc::new(Bucket::default()));
+        let file = Limits {
+            per_client: config.limit.per_client.map(table),
+            global: config.limit.global.map(shared),
+            status: config.limit.status,
         };
-        let file = own(&config.limit);
         let of_route = |route: &crate::config::Route| {
-            let limit = &route.limit;
-            let mut limits = own(&limit.settings);
-            if !limit.own_per_client && limits.per_client.is_some() {
-                limits.per_client = file.per_client.clone();
+            let (limit, settings) = (&route.limit, &route.limit.settings);
+            let per_client = |quota| match &file.per_client {
+                Some(table) if !limit.own_per_client => table.clone(),
+                _ => table(quota),
+            };
+            let global = |quota| match &file.global {
+                Some(bucket) if !limit.own_global => bucket.clone(),
+                _ => shared(quota),
+            };
+            Limits {
+                per_client: settings.per_client.map(per_client),
+                global: settings.global.map(global),
+                status: settings.status,
             }
-            if !limit.own_global && limits.global.is_some() {
-                limits.global = file.global.clone();
-            }
-            limits
         };
         let routes = config.routes.iter().map(of_route).collect();
         Self { file, routes }

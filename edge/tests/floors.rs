@@ -39,6 +39,7 @@ const FLOORS: [(usize, &[&str]); 6] = [
         4,
         &[
             "admin",
+            "alarm",
             "connection",
             "deadline",
             "door",

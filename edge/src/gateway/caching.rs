@@ -2,7 +2,7 @@
 
 use std::time::{Duration, SystemTime};
 
-use http::HeaderMap;
+use http::{HeaderMap, HeaderValue};
 use pingora::cache::key::HashBinary;
 use pingora::cache::{
     CacheKey, CacheMeta, CacheOptionOverrides, CachePhase, NoCacheReason, RespCacheable,
@@ -45,13 +45,8 @@ impl Gateway {
         let (path, query) = (request.uri.path(), request.uri.query());
         let forwarded = self.forwarded(&request.headers, exchange);
         let scheme = forwarded.proto.unwrap_or(exchange.scheme);
-        let mut key = cache::key(scheme, host, path, query);
-        // What the peer is told of the host, it may put into its answer.
-        if let Some(host) = forwarded.host {
-            key.push(0);
-            key.extend_from_slice(host.as_bytes());
-        }
-        CacheKey::new(key, "")
+        let told = forwarded.host.map(HeaderValue::as_bytes);
+        CacheKey::new(cache::key(scheme, host, told, path, query), "")
     }
 
     /// May the answer be kept, and until when?

@@ -6,7 +6,7 @@ use pingora::{Error, ErrorSource, ErrorType};
 use super::{Context, Gateway};
 use crate::deadline::Expired;
 use crate::refusal::Refusal;
-use crate::{respond, upstream};
+use crate::upstream;
 
 impl Gateway {
     /// What failed, as a refusal: the deadline first, for it ends things by making them fail.
@@ -87,8 +87,7 @@ impl Gateway {
             return error_code;
         }
         session.set_keepalive(None);
-        context.deadline().answer_now();
-        if let Err(error) = respond::refuse(session, refusal, &mut context.exchange).await {
+        if let Err(error) = context.refuse(session, refusal).await {
             tracing::debug!(id = context.exchange.id, %error, "answer_not_sent");
         }
         error_code

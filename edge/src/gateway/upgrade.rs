@@ -1,7 +1,7 @@
 //! How a request becomes a WebSocket: the peer is asked first, and the client learns 101 only
 //! after the peer has said so.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::{StatusCode, Version, header};
@@ -41,7 +41,7 @@ impl Gateway {
                 if let Some(upstream) = self.upstream(&context.exchange) {
                     self.metrics.count_failure(&upstream.name, &refusal);
                 }
-                respond::refuse(session, refusal, &mut context.exchange).await
+                context.refuse(session, refusal).await
             }
         }
     }
@@ -52,24 +52,15 @@ impl Gateway {
         context: &mut Context,
     ) -> Result<Answer, Refusal> {
         let left = context.deadline().left();
-        let exchange = &mut context.exchange;
-        let rule = self.rule(exchange).ok_or(Refusal::Internal)?;
+        let rule = self.rule(&context.exchange).ok_or(Refusal::Internal)?;
         let upstream = self.upstreams.get(rule.upstream).ok_or(Refusal::Internal)?;
+        let connect = context.connect_within(&rule.timeout);
+        let exchange = &mut context.exchange;
         exchange.upstream.began = Some(Instant::now());
-        let connect = left.map_or(rule.timeout.connect, |left| left.min(rule.timeout.connect));
-        let asking = handshake::ask(
-            &self.connector,
-            upstream,
-            &mut exchange.upstream.tried,
-            request,
-            connect,
-        );
-        let answer = match left {
-            Some(left) => tokio::time::timeout(left, asking)
-                .await
-                .unwrap_or(Err(Refusal::ResponseTimeout)),
-            None => asking.await,
-        };
+        let tried = &mut exchange.upstream.tried;
+        let asking = handshake::ask(&self.connector, upstream, tried, request, connect);
+        let answer = in_time(left, asking).await;
+        let answer = answer.unwrap_or(Err(Refusal::ResponseTimeout));
         exchange.upstream_done();
         answer
     }
@@ -85,7 +76,6 @@ impl Gateway {
     ) -> Result<()> {
         context.deadline().stop();
         context.exchange.status = StatusCode::SWITCHING_PROTOCOLS.as_u16();
-        context.exchange.upstream.status = Some(StatusCode::SWITCHING_PROTOCOLS.as_u16());
         for name in forward::hop_by_hop(&head.headers) {
             head.remove_header(&name);
         }
@@ -139,6 +129,14 @@ impl Gateway {
     }
 }
 
+/// What the future comes to within what is `left`; `None` if that is not enough.
+async fn in_time<F: Future>(left: Option<Duration>, future: F) -> Option<F::Output> {
+    match left {
+        Some(left) => tokio::time::timeout(left, future).await.ok(),
+        None => Some(future.await),
+    }
+}
+
 /// A refused upgrade is an answer like any other: it passes through, within the deadline.
 async fn pass_through(
     session: &mut Session,
@@ -149,7 +147,6 @@ async fn pass_through(
     for name in forward::hop_by_hop(&head.headers) {
         head.remove_header(&name);
     }
-    context.exchange.upstream.status = Some(head.status.as_u16());
     context.exchange.status = head.status.as_u16();
     respond::dress(&mut head, &context.exchange, None)?;
     frame(&mut head)?;
@@ -175,12 +172,8 @@ async fn pass_through(
             .await
             .map_err(Error::into_down)
     };
-    let passed = match left {
-        Some(left) => tokio::time::timeout(left, passing)
-            .await
-            .unwrap_or_else(|_| Err(Error::new(ErrorType::ReadTimedout).into_up())),
-        None => passing.await,
-    };
+    let late = || Err(Error::new(ErrorType::ReadTimedout).into_up());
+    let passed = in_time(left, passing).await.unwrap_or_else(late);
     context.exchange.upstream_done();
     passed
 }

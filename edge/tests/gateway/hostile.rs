@@ -2,9 +2,11 @@
 
 use std::time::{Duration, Instant};
 
+use edge::serve::Edge;
+
 use crate::support::{
-    Answer, Client, Upstream, edge, edge_with_log, figure_becomes, get, ms, no, ok, request,
-    route_to, soon,
+    Answer, Client, Upstream, edge, edge_with_log, figure_becomes, get, ms, no, nobody, ok,
+    request, route_to, soon,
 };
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpSocket;
@@ -361,17 +363,35 @@ async fn who_asks_without_end_and_reads_nothing_gives_its_place_back() {
     let tables = crate::support::upstream_at(&[upstream.address])
         + "[[route]]\npath = \"/a\"\nupstream = \"u\"\n";
     let edge = edge(&tables).await;
+    let took = until_cut(&edge, &request("GET /nope", &[])).await;
+    assert!(took >= Duration::from_secs(9), "{took:?}");
+    figure_becomes(&edge, "edge_connections", 0.0).await;
+    assert_eq!(upstream.count(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_failed_handshake_that_nobody_reads_gives_its_place_back_too() {
+    let edge = edge(&route_to(nobody().await, "websocket = true")).await;
+    let handshake = [
+        "Connection: Upgrade",
+        "Upgrade: websocket",
+        "Sec-WebSocket-Version: 13",
+        "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==",
+    ];
+    until_cut(&edge, &request("GET /ws", &handshake)).await;
+    figure_becomes(&edge, "edge_connections", 0.0).await;
+}
+
+/// Asks without end and reads nothing, until edge has had enough.
+async fn until_cut(edge: &Edge, ask: &str) -> Duration {
     let socket = TcpSocket::new_v4().unwrap();
     // Little room for answers that nobody reads.
     socket.set_recv_buffer_size(4_096).unwrap();
     let mut client = soon(socket.connect(edge.address())).await.unwrap();
-    let asked = request("GET /nope", &[]).repeat(1_000);
+    let asked = ask.repeat(1_000);
     let began = Instant::now();
     soon(async { while client.write_all(asked.as_bytes()).await.is_ok() {} }).await;
-    let took = began.elapsed();
-    assert!(took >= Duration::from_secs(9), "{took:?}");
-    figure_becomes(&edge, "edge_connections", 0.0).await;
-    assert_eq!(upstream.count(), 0);
+    began.elapsed()
 }
 
 #[tokio::test(flavor = "multi_thread")]
