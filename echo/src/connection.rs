@@ -32,11 +32,12 @@ pub(crate) async fn serve(stream: TcpStream, peer: SocketAddr, shared: &Shared) 
         upgrade,
         visitor,
         place,
+        expires,
     } = opening;
     match upgrade.await.map(|io| io.downcast::<TokioIo<TcpStream>>()) {
         Ok(Ok(parts)) => {
             let stream = parts.io.into_inner();
-            socket::live(stream, &parts.read_buf, visitor, shared).await;
+            socket::live(stream, &parts.read_buf, visitor, expires, shared).await;
         }
         // The client left between its request and our 101.
         Ok(Err(_)) | Err(_) => debug!(%peer, "upgrade_failed"),

@@ -2,6 +2,7 @@
 
 use crate::{
     answer::{self, Body},
+    credential,
     record::Visitor,
     refusal::Refusal,
     shared::{Place, Shared},
@@ -12,12 +13,16 @@ use hyper::{
     HeaderMap, Request, Response, StatusCode, Version,
     header::{
         CONNECTION, HeaderName, HeaderValue, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY,
-        SEC_WEBSOCKET_VERSION, UPGRADE,
+        SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION, UPGRADE,
     },
     upgrade::OnUpgrade,
 };
-use std::net::SocketAddr;
+use std::{
+    net::SocketAddr,
+    time::{Instant, SystemTime},
+};
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
+use tracing::info;
 
 /// How much of a header the log keeps.
 const LOGGED: usize = 200;
@@ -27,30 +32,59 @@ pub(crate) struct Opening {
     pub(crate) upgrade: OnUpgrade,
     pub(crate) visitor: Visitor,
     pub(crate) place: Place,
+    /// When what let it in runs out.
+    pub(crate) expires: Option<Instant>,
 }
 
-/// Checks a request for a WebSocket and gives it a place.
+/// Answers a request for a WebSocket; who is refused is in the log.
 pub(crate) fn open<B>(
     shared: &Shared,
     peer: SocketAddr,
     mut request: Request<B>,
 ) -> Result<(Response<Body>, Opening), Refusal> {
+    permit(shared, peer, &mut request).inspect_err(|refusal| {
+        info!(
+            %peer,
+            x_forwarded_for = logged(request.headers(), "x-forwarded-for"),
+            x_request_id = logged(request.headers(), "x-request-id"),
+            status = refusal.status().as_u16(),
+            reason = refusal.label(),
+            "connection_refused"
+        );
+    })
+}
+
+/// Checks the request, then who asks, and gives a place to whom it may.
+fn permit<B>(
+    shared: &Shared,
+    peer: SocketAddr,
+    request: &mut Request<B>,
+) -> Result<(Response<Body>, Opening), Refusal> {
     let accept = verify(request.version(), request.headers())?;
     if shared.is_draining() {
         return Err(Refusal::Draining);
     }
+    let (headers, query) = (request.headers(), request.uri().query());
+    let pass = shared.gate.admit(headers, query, SystemTime::now())?;
     let place = shared.socket_place().ok_or(Refusal::Full)?;
-    let opening = Opening {
-        upgrade: hyper::upgrade::on(&mut request),
-        visitor: Visitor {
-            id: shared.next_id(),
-            peer,
-            forwarded_for: logged(request.headers(), "x-forwarded-for"),
-            request_id: logged(request.headers(), "x-request-id"),
-        },
-        place,
+    if let Some(by) = pass.by {
+        shared.metrics.admitted(by);
+    }
+    let protocol = credential::protocol(headers);
+    let visitor = Visitor {
+        id: shared.next_id(),
+        peer,
+        forwarded_for: logged(headers, "x-forwarded-for"),
+        request_id: logged(headers, "x-request-id"),
+        auth: pass.by,
     };
-    Ok((switching(accept), opening))
+    let opening = Opening {
+        upgrade: hyper::upgrade::on(request),
+        visitor,
+        place,
+        expires: pass.lasts.map(|lasts| Instant::now() + lasts),
+    };
+    Ok((switching(accept, protocol), opening))
 }
 
 /// Returns the value of `Sec-WebSocket-Accept`.
@@ -93,16 +127,22 @@ fn is_key(key: &[u8]) -> bool {
     })
 }
 
+/// The part of a header that the log keeps.
 fn logged(headers: &HeaderMap, name: &str) -> Option<String> {
     let value = headers.get(name)?.to_str().ok()?;
     Some(value.chars().take(LOGGED).collect())
 }
 
-fn switching(accept: HeaderValue) -> Response<Body> {
+fn switching(accept: HeaderValue, protocol: Option<HeaderValue>) -> Response<Body> {
     let body = Empty::<Bytes>::new().map_err(|never| match never {});
     let mut answer = Response::new(body.boxed_unsync());
     *answer.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
     answer.headers_mut().insert(SEC_WEBSOCKET_ACCEPT, accept);
+    if let Some(protocol) = protocol {
+        answer
+            .headers_mut()
+            .insert(SEC_WEBSOCKET_PROTOCOL, protocol);
+    }
     let answer = answer::with(answer, CONNECTION, "Upgrade");
     answer::with(answer, UPGRADE, "websocket")
 }

@@ -14,19 +14,27 @@
 //! The library installs no runtime, no signal handler and no subscriber: the caller does.
 
 mod answer;
+mod auth;
 mod connection;
+mod credential;
 mod ending;
 mod fault;
 mod handshake;
+mod json;
 mod metrics;
+mod rate;
 mod record;
 mod refusal;
 mod router;
+mod secret;
 mod server;
 mod settings;
 mod shared;
 mod socket;
 mod units;
+mod vigil;
 
+pub use rate::Rate;
+pub use secret::Secret;
 pub use server::Echo;
 pub use settings::Settings;

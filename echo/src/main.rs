@@ -1,9 +1,11 @@
 //! `echo-server`: flags, log, signals, and the exit code.
 
 use clap::Parser;
-use echo::{Echo, Settings};
+use echo::{Echo, Secret, Settings};
 use std::{
+    env,
     io::{self, Write},
+    os::unix::ffi::OsStringExt,
     process::ExitCode,
 };
 use tokio::signal::unix::{SignalKind, signal};
@@ -22,7 +24,9 @@ struct Flags {
 }
 
 fn main() -> ExitCode {
-    let flags = Flags::parse();
+    let mut flags = Flags::parse();
+    flags.settings.jwt_secret = secret("ECHO_JWT_SECRET");
+    flags.settings.api_key = secret("ECHO_API_KEY");
     tracing_subscriber::fmt()
         .json()
         .flatten_event(true)
@@ -34,7 +38,11 @@ fn main() -> ExitCode {
         Err(error) => {
             // With stderr gone too, the exit code still tells.
             drop(writeln!(io::stderr(), "echo-server: {error}"));
-            ExitCode::FAILURE
+            match error.kind() {
+                // As with flags that cannot be right.
+                io::ErrorKind::InvalidInput => ExitCode::from(2),
+                _ => ExitCode::FAILURE,
+            }
         }
     }
 }
@@ -45,9 +53,12 @@ async fn run(settings: Settings) -> io::Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let listen = settings.listen;
-    let echo = Echo::bind(settings).await.map_err(|error| {
-        io::Error::new(error.kind(), format!("cannot listen on {listen}: {error}"))
-    })?;
+    let echo = Echo::bind(settings)
+        .await
+        .map_err(|error| match error.kind() {
+            io::ErrorKind::InvalidInput => error,
+            kind => io::Error::new(kind, format!("cannot listen on {listen}: {error}")),
+        })?;
     echo.run(async {
         tokio::select! {
             _ = terminate.recv() => {}
@@ -56,6 +67,11 @@ async fn run(settings: Settings) -> io::Result<()> {
     })
     .await;
     Ok(())
+}
+
+/// A secret that has no flag, as every user of a machine can see those.
+fn secret(variable: &str) -> Option<Secret> {
+    env::var_os(variable).map(|text| Secret::from(text.into_vec()))
 }
 
 /// The filter as written, if it can be read.

@@ -1,6 +1,6 @@
 //! What is counted. Every label has a closed list of values, so a client cannot make new series.
 
-use crate::ending;
+use crate::ending::{self, Ending};
 use hyper::StatusCode;
 use prometheus::{
     IntCounter, IntCounterVec, IntGauge, Opts, Registry, TextEncoder, core::Collector,
@@ -18,6 +18,8 @@ pub(crate) struct Metrics {
     closed: IntCounterVec,
     requests: IntCounterVec,
     refused: IntCounterVec,
+    rejected: IntCounterVec,
+    admitted: IntCounterVec,
     pub(crate) received: Flow,
     pub(crate) sent: Flow,
 }
@@ -45,8 +47,8 @@ impl Metrics {
         let closed = counters(
             &registry,
             "echo_connections_closed_total",
-            "WebSockets closed, by close code",
-            &["code"],
+            "WebSockets closed, by close code, who began and why",
+            &["code", "by", "cause"],
         );
         let requests = counters(
             &registry,
@@ -59,6 +61,18 @@ impl Metrics {
             "echo_refused_total",
             "Requests and connections refused, by reason",
             &["reason"],
+        );
+        let rejected = counters(
+            &registry,
+            "echo_messages_rejected_total",
+            "Messages answered with an error, by what is wrong with them",
+            &["error"],
+        );
+        let admitted = counters(
+            &registry,
+            "echo_admitted_total",
+            "WebSockets let in by a credential, by its kind",
+            &["by"],
         );
         let messages = counters(
             &registry,
@@ -88,6 +102,8 @@ impl Metrics {
             closed,
             requests,
             refused,
+            rejected,
+            admitted,
             received: Flow::new(&messages, &bytes, "in"),
             sent: Flow::new(&messages, &bytes, "out"),
             registry,
@@ -99,10 +115,11 @@ impl Metrics {
         self.opened.inc();
     }
 
-    pub(crate) fn connection_closed(&self, code: u16) {
+    pub(crate) fn connection_closed(&self, ending: &Ending) {
         self.open.dec();
+        let code = ending::code_label(ending.code());
         self.closed
-            .with_label_values(&[ending::code_label(code)])
+            .with_label_values(&[code, ending.by(), ending.label()])
             .inc();
     }
 
@@ -114,6 +131,14 @@ impl Metrics {
 
     pub(crate) fn refused(&self, reason: &'static str) {
         self.refused.with_label_values(&[reason]).inc();
+    }
+
+    pub(crate) fn rejected(&self, error: &'static str) {
+        self.rejected.with_label_values(&[error]).inc();
+    }
+
+    pub(crate) fn admitted(&self, by: &'static str) {
+        self.admitted.with_label_values(&[by]).inc();
     }
 
     /// WebSockets open now.
@@ -195,6 +220,7 @@ fn register<C: Collector + Clone + 'static>(registry: &Registry, collector: C) -
 #[cfg(test)]
 mod tests {
     use super::*;
+    use tokio_tungstenite::tungstenite::protocol::CloseFrame;
 
     #[test]
     fn every_metric_can_be_made_and_rendered() {
@@ -203,12 +229,19 @@ mod tests {
         metrics.received.count(&Message::text("hello"));
         metrics.answered("/info", StatusCode::OK);
         metrics.refused("full");
-        metrics.connection_closed(4_321);
+        metrics.rejected("invalid_json");
+        metrics.admitted("jwt");
+        metrics.connection_closed(&Ending::Heard(Some(CloseFrame {
+            code: 4_321.into(),
+            reason: "any".into(),
+        })));
         let text = metrics.render().unwrap();
         for line in [
             "echo_connections 0",
             "echo_connections_opened_total 1",
-            "echo_connections_closed_total{code=\"4xxx\"} 1",
+            "echo_connections_closed_total{by=\"client\",cause=\"close\",code=\"4xxx\"} 1",
+            "echo_messages_rejected_total{error=\"invalid_json\"} 1",
+            "echo_admitted_total{by=\"jwt\"} 1",
             "echo_messages_total{direction=\"in\",kind=\"text\"} 1",
             "echo_messages_total{direction=\"out\",kind=\"pong\"} 0",
             "echo_bytes_total{direction=\"in\"} 5",

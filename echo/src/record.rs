@@ -11,6 +11,8 @@ pub(crate) struct Visitor {
     pub(crate) peer: SocketAddr,
     pub(crate) forwarded_for: Option<String>,
     pub(crate) request_id: Option<String>,
+    /// What let it in, where not everybody may come in.
+    pub(crate) auth: Option<&'static str>,
 }
 
 /// One WebSocket's sums. Dropping it writes the log's last line, so that no way out is forgotten.
@@ -37,6 +39,7 @@ impl<'a> Record<'a> {
             peer = %visitor.peer,
             x_forwarded_for = visitor.forwarded_for,
             x_request_id = visitor.request_id,
+            auth = visitor.auth,
             "connection_opened"
         );
         Self {
@@ -46,8 +49,13 @@ impl<'a> Record<'a> {
             received: Sum::default(),
             sent: Sum::default(),
             // Stands when the task is cut off: by the end of the drain, or by a panic.
-            ending: Ending::Dropped("cut off"),
+            ending: Ending::Dropped("cut_off"),
         }
+    }
+
+    /// The WebSocket's number, as in the log.
+    pub(crate) fn id(&self) -> u64 {
+        self.visitor.id
     }
 
     pub(crate) fn received(&mut self, message: &Message) {
@@ -73,10 +81,11 @@ impl Sum {
 
 impl Drop for Record<'_> {
     fn drop(&mut self) {
-        self.metrics.connection_closed(self.ending.code());
+        self.metrics.connection_closed(&self.ending);
         info!(
             id = self.visitor.id,
             code = self.ending.code(),
+            cause = self.ending.label(),
             reason = self.ending.reason(),
             closed_by = self.ending.by(),
             duration_ms = u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX),

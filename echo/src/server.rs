@@ -1,6 +1,7 @@
 //! The server: it accepts, and when told to it drains.
 
 use crate::{
+    auth::Gate,
     connection,
     settings::Settings,
     shared::{Place, Shared},
@@ -27,13 +28,16 @@ impl Echo {
     /// Takes the port; clients may connect from now on, and are served once it runs.
     ///
     /// # Errors
-    /// If the address cannot be listened on, such as when it is taken.
+    /// If the address cannot be listened on, such as when it is taken; of the kind `InvalidInput`
+    /// if a secret cannot be read or cannot be right.
     pub async fn bind(settings: Settings) -> io::Result<Self> {
+        let gate = Gate::read(&settings);
+        let gate = gate.map_err(|told| io::Error::new(io::ErrorKind::InvalidInput, told))?;
         let listener = TcpListener::bind(settings.listen).await?;
         Ok(Self {
             address: listener.local_addr()?,
             listener,
-            shared: Arc::new(Shared::new(settings)),
+            shared: Arc::new(Shared::new(settings, gate)),
         })
     }
 
@@ -43,8 +47,8 @@ impl Echo {
     }
 
     /// Serves until `shutdown` is ready, then drains: nothing new is accepted, WebSockets are told
-    /// 1001, requests at hand are finished. Returns once nothing is open, or when the time to
-    /// drain is over. Dropped before, it ends every connection at once.
+    /// 1012 one after the other, requests at hand are finished. Returns once nothing is open, or
+    /// when the time to drain is over. Dropped before, it ends every connection at once.
     pub async fn run(self, shutdown: impl Future<Output = ()> + Send) {
         let Self {
             listener,

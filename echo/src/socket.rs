@@ -1,16 +1,23 @@
 //! One WebSocket's life: it answers what it hears, and always says goodbye.
 
 use crate::{
-    ending::Ending,
+    ending::{Cause, Ending},
+    json,
+    rate::Bucket,
     record::{Record, Visitor},
     shared::Shared,
+    vigil::{Due, Patience, Sign, Vigil},
 };
+use bytes::Bytes;
 use futures_util::{FutureExt, SinkExt, StreamExt};
-use std::{pin::pin, time::Duration};
+use std::{
+    pin::pin,
+    time::{Duration, Instant},
+};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
-    time::{Instant, sleep, timeout},
+    time::{sleep_until, timeout},
 };
 use tokio_tungstenite::{
     WebSocketStream,
@@ -34,12 +41,18 @@ type Socket = WebSocketStream<TcpStream>;
 
 /// Lives one WebSocket, from the 101 to its last byte.
 /// `early` is what the client sent right behind its request.
-pub(crate) async fn live(stream: TcpStream, early: &[u8], visitor: Visitor, shared: &Shared) {
+pub(crate) async fn live(
+    stream: TcpStream,
+    early: &[u8],
+    visitor: Visitor,
+    expires: Option<Instant>,
+    shared: &Shared,
+) {
     let mut record = Record::open(&shared.metrics, visitor);
     let limits = Some(limits(shared.settings.max_message));
     let mut socket =
         Socket::from_partially_read(stream, early.to_vec(), Role::Server, limits).await;
-    record.ending = converse(&mut socket, shared, &mut record).await;
+    record.ending = converse(&mut socket, expires, shared, &mut record).await;
     part(&mut socket, &record.ending).await;
 }
 
@@ -54,9 +67,30 @@ fn limits(max_message: usize) -> WebSocketConfig {
 }
 
 /// Echoes until one side has had enough.
-async fn converse(socket: &mut Socket, shared: &Shared, record: &mut Record<'_>) -> Ending {
-    let mut draining = pin!(shared.draining());
-    let mut idle = pin!(sleep(shared.settings.idle));
+async fn converse(
+    socket: &mut Socket,
+    expires: Option<Instant>,
+    shared: &Shared,
+    record: &mut Record<'_>,
+) -> Ending {
+    let settings = &shared.settings;
+    let began = Instant::now();
+    let patience = Patience {
+        idle: settings.idle,
+        ping: settings.ping,
+        pong: settings.pong,
+    };
+    let mut vigil = Vigil::new(patience, expires, began);
+    let mut bucket = settings.message_rate.map(|rate| Bucket::new(rate, began));
+    let mut sign = None;
+    let mut turn = pin!(shared.turn());
+    // One timer for all that can be due. It is set anew when it rings, not with each message.
+    let mut alarm = pin!(sleep_until(vigil.next().into()));
+    if settings.greet
+        && let Err(ending) = tell(socket, record, welcome(record.id())).await
+    {
+        return ending;
+    }
     loop {
         // If more has arrived already, its echo shares a write with the ones before.
         let heard = match socket.next().now_or_never() {
@@ -65,13 +99,34 @@ async fn converse(socket: &mut Socket, shared: &Shared, record: &mut Record<'_>)
                 if let Err(ending) = in_time(socket.flush()).await {
                     return ending;
                 }
-                idle.as_mut().reset(Instant::now() + shared.settings.idle);
+                if let Some(sign) = sign.take() {
+                    vigil.heard(sign, Instant::now());
+                }
                 tokio::select! {
-                    // The drain first: a peer that never pauses must not put it off.
+                    // The peer last: one that never pauses must not put off what is due.
                     biased;
-                    () = draining.as_mut() => return Ending::draining(),
+                    stay = turn.as_mut(), if !vigil.is_leaving() => {
+                        vigil.leave(Instant::now() + stay);
+                        alarm.as_mut().reset(vigil.next().into());
+                        continue;
+                    }
+                    () = alarm.as_mut() => {
+                        match vigil.due(Instant::now()) {
+                            Some(Due::Close(cause)) => return Ending::Said(cause),
+                            Some(Due::Ping) => {
+                                let ping = Message::Ping(Bytes::new());
+                                if let Err(ending) = tell(socket, record, ping).await {
+                                    return ending;
+                                }
+                                vigil.asked(Instant::now());
+                            }
+                            // The peer was heard since the alarm was set.
+                            None => {}
+                        }
+                        alarm.as_mut().reset(vigil.next().into());
+                        continue;
+                    }
                     heard = socket.next() => heard,
-                    () = idle.as_mut() => return Ending::idle(),
                 }
             }
         };
@@ -80,10 +135,30 @@ async fn converse(socket: &mut Socket, shared: &Shared, record: &mut Record<'_>)
             Err(error) => return error.into(),
         };
         record.received(&message);
+        sign = sign.max(Some(match message {
+            Message::Pong(_) => Sign::Pong,
+            _ => Sign::Word,
+        }));
+        if let Some(bucket) = &mut bucket
+            && matches!(
+                message,
+                Message::Text(_) | Message::Binary(_) | Message::Ping(_)
+            )
+            && !bucket.take(Instant::now())
+        {
+            return Ending::Said(Cause::TooFast);
+        }
         match message {
             Message::Text(_) | Message::Binary(_) => {
-                record.sent(&message);
-                if let Err(ending) = in_time(socket.feed(message)).await {
+                let answer = match settings.json_only.then(|| json::verify(&message)) {
+                    Some(Err(fault)) => {
+                        shared.metrics.rejected(fault.error);
+                        fault.answer()
+                    }
+                    Some(Ok(())) | None => message,
+                };
+                record.sent(&answer);
+                if let Err(ending) = in_time(socket.feed(answer)).await {
                     return ending;
                 }
             }
@@ -101,23 +176,36 @@ async fn converse(socket: &mut Socket, shared: &Shared, record: &mut Record<'_>)
     }
 }
 
+/// Says something unasked, at once.
+async fn tell(
+    socket: &mut Socket,
+    record: &mut Record<'_>,
+    message: Message,
+) -> Result<(), Ending> {
+    record.sent(&message);
+    in_time(socket.send(message)).await
+}
+
+/// The greeting: the number is the one under which the log tells of this WebSocket.
+fn welcome(id: u64) -> Message {
+    Message::text(format!(r#"{{"type":"welcome","id":{id}}}"#))
+}
+
 /// A write that the peer must take in time: while it does not, nothing more is read from it.
 async fn in_time(write: impl Future<Output = Result<(), Error>>) -> Result<(), Ending> {
     match timeout(WRITE_WAIT, write).await {
         Ok(written) => written.map_err(Ending::from),
-        Err(_) => Err(Ending::Dropped("peer does not read")),
+        Err(_) => Err(Ending::Dropped("write_timeout")),
     }
 }
 
 /// Says Close, waits for the peer's, and ends the connection such that the peer can read all of it.
 async fn part(socket: &mut Socket, ending: &Ending) {
-    let close = match ending {
-        Ending::Lost(_) | Ending::Dropped(_) => return,
-        Ending::Heard(_) => None,
-        Ending::Said(frame) | Ending::Failed(frame) => Some(frame.clone()),
-    };
+    if let Ending::Lost(_) | Ending::Dropped(_) = ending {
+        return;
+    }
     let closing = async {
-        if let Some(frame) = close {
+        if let Some(frame) = ending.close() {
             socket.send(Message::Close(Some(frame))).await?;
         }
         // Reading sends a queued answer to the peer's Close, or finds the peer's answer to ours.

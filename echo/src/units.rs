@@ -41,6 +41,38 @@ pub(crate) fn size(text: &str) -> Result<usize, String> {
     }
 }
 
+/// Reads `100/s`, `600/m` or `5/10s`: so many, in which time.
+pub(crate) fn rate(text: &str) -> Result<(u32, Duration), String> {
+    let wrong = || format!("`{text}` is no rate: write 100/s, 600/m or 5/10s, or off");
+    let (count, per) = text.split_once('/').ok_or_else(wrong)?;
+    let count: u32 = match split(count) {
+        (number, "") => number.parse().map_err(|_| wrong())?,
+        _ => return Err(wrong()),
+    };
+    let per = if per.starts_with(|c: char| c.is_ascii_digit()) {
+        duration(per)
+    } else {
+        duration(&format!("1{per}"))
+    };
+    let per = per.map_err(|_| wrong())?;
+    match count {
+        0 => Err(format!("`{text}` lets nothing through: at least one")),
+        1..=1_000_000 => Ok((count, per)),
+        _ => Err(format!("`{text}` is too many: at most 1000000")),
+    }
+}
+
+/// Reads `off`, or else what `read` reads.
+pub(crate) fn or_off<T>(
+    text: &str,
+    read: impl FnOnce(&str) -> Result<T, String>,
+) -> Result<Option<T>, String> {
+    if text == "off" {
+        return Ok(None);
+    }
+    read(text).map(Some)
+}
+
 fn split(text: &str) -> (&str, &str) {
     let end = text
         .find(|c: char| !c.is_ascii_digit())
@@ -72,6 +104,34 @@ mod tests {
         for wrong in ["", "MiB", "1MB", "0", "2GiB", "1.5MiB", "99999999999GiB"] {
             assert!(size(wrong).is_err(), "{wrong:?}");
         }
+    }
+
+    #[test]
+    fn a_rate_is_a_number_per_time() {
+        assert_eq!(rate("100/s"), Ok((100, Duration::from_secs(1))));
+        assert_eq!(rate("600/m"), Ok((600, Duration::from_secs(60))));
+        assert_eq!(rate("5/10s"), Ok((5, Duration::from_secs(10))));
+        for wrong in [
+            "",
+            "5",
+            "/s",
+            "5/",
+            "0/s",
+            "5/0s",
+            "-5/s",
+            "5 /s",
+            "5/x",
+            "1000001/s",
+        ] {
+            assert!(rate(wrong).is_err(), "{wrong:?}");
+        }
+    }
+
+    #[test]
+    fn off_is_a_value_where_a_thing_can_be_off() {
+        assert_eq!(or_off("off", duration), Ok(None));
+        assert_eq!(or_off("3s", duration), Ok(Some(Duration::from_secs(3))));
+        assert!(or_off("OFF", duration).is_err());
     }
 
     #[test]

@@ -162,7 +162,7 @@ async fn a_silent_client_is_closed_with_1001() {
     let mut client = echo.client().await;
     let close = closed(&mut client).await;
     assert_eq!(close.code, CloseCode::Away);
-    assert_eq!(close.reason, "idle for too long");
+    assert_eq!(close.reason, "idle_timeout");
 }
 
 #[tokio::test]
@@ -173,8 +173,8 @@ async fn closes_are_counted_by_code() {
     let wanted = [
         "echo_connections 0",
         "echo_connections_opened_total 2",
-        "echo_connections_closed_total{code=\"1006\"} 1",
-        "echo_connections_closed_total{code=\"1007\"} 1",
+        "echo_connections_closed_total{by=\"client\",cause=\"lost\",code=\"1006\"} 1",
+        "echo_connections_closed_total{by=\"server\",cause=\"invalid_utf8\",code=\"1007\"} 1",
     ];
     // The counters follow the end of a connection by a moment.
     within(async {

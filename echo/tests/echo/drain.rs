@@ -28,8 +28,12 @@ async fn with_nothing_open_the_end_comes_at_once() {
 }
 
 #[tokio::test]
-async fn every_socket_is_told_1001_and_then_the_end_comes() {
-    let echo = start(settings()).await;
+async fn every_socket_is_told_1012_and_then_the_end_comes() {
+    let echo = start(Settings {
+        drain: Duration::from_millis(500),
+        ..settings()
+    })
+    .await;
     let mut clients = Vec::new();
     for _ in 0..10 {
         clients.push(echo.client().await);
@@ -40,8 +44,8 @@ async fn every_socket_is_told_1001_and_then_the_end_comes() {
         let Message::Close(Some(close)) = heard else {
             panic!("no Close but {heard:?}");
         };
-        assert_eq!(close.code, CloseCode::Away);
-        assert_eq!(close.reason, "server is shutting down");
+        assert_eq!(close.code, CloseCode::Restart);
+        assert_eq!(close.reason, "draining");
         assert!(within(client.next()).await.is_none());
     }
     drop(clients);
