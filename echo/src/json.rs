@@ -68,7 +68,8 @@ mod tests {
     #[test]
     fn a_fault_names_its_place() {
         let fault = verify(&Message::text("{\"a\":\n 1,}")).unwrap_err();
-        let told = r#"{"error":"invalid_json","detail":"key must be a string","line":2,"column":4}"#;
+        let told =
+            r#"{"error":"invalid_json","detail":"key must be a string","line":2,"column":4}"#;
         assert_eq!(fault.answer(), Message::text(told));
         for text in ["", "{", "{}{}", "nul", "\"\u{1}\"", "01", "'a'", "NaN"] {
             let fault = verify(&Message::text(text)).unwrap_err();

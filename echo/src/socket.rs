@@ -146,7 +146,9 @@ async fn converse(
             )
             && !bucket.take(Instant::now())
         {
-            return Ending::Said(Cause::TooFast);
+            // A pong that tungstenite has queued must not come behind the Close.
+            let flushed = in_time(socket.flush()).await;
+            return flushed.err().unwrap_or(Ending::Said(Cause::TooFast));
         }
         match message {
             Message::Text(_) | Message::Binary(_) => {

@@ -1,6 +1,6 @@
 //! Every WebSocket ends with a Close that says why, and without a reset.
 
-use crate::fixture::{Client, Running, frame, rest, settings, start, within};
+use crate::fixture::{Running, closed, counted, frame, rest, settings, start, within};
 use echo::Settings;
 use futures_util::{SinkExt, StreamExt};
 use std::time::Duration;
@@ -9,17 +9,6 @@ use tokio_tungstenite::tungstenite::{
     Message,
     protocol::{CloseFrame, frame::coding::CloseCode},
 };
-
-/// Reads the Close, and then the end of the connection.
-async fn closed(client: &mut Client) -> CloseFrame {
-    let heard = within(client.next()).await.unwrap().unwrap();
-    let Message::Close(Some(close)) = heard else {
-        panic!("no Close with a code but {heard:?}");
-    };
-    // A reset would be an error here.
-    assert!(within(client.next()).await.is_none());
-    close
-}
 
 /// What the server answers to bytes that break the protocol: a Close, with its code and reason.
 async fn code_for(echo: &Running, bytes: &[u8]) -> u16 {
@@ -170,21 +159,14 @@ async fn closes_are_counted_by_code() {
     let echo = start(settings()).await;
     code_for(&echo, &frame(0x81, b"\xff")).await;
     drop(echo.raw_socket().await);
-    let wanted = [
-        "echo_connections 0",
-        "echo_connections_opened_total 2",
-        "echo_connections_closed_total{by=\"client\",cause=\"lost\",code=\"1006\"} 1",
-        "echo_connections_closed_total{by=\"server\",cause=\"invalid_utf8\",code=\"1007\"} 1",
-    ];
-    // The counters follow the end of a connection by a moment.
-    within(async {
-        loop {
-            let metrics = echo.get("/metrics").await.body;
-            let lines: Vec<&str> = metrics.lines().collect();
-            if wanted.iter().all(|line| lines.contains(line)) {
-                break;
-            }
-        }
-    })
+    counted(
+        &echo,
+        &[
+            "echo_connections 0",
+            "echo_connections_opened_total 2",
+            "echo_connections_closed_total{by=\"client\",cause=\"lost\",code=\"1006\"} 1",
+            "echo_connections_closed_total{by=\"server\",cause=\"invalid_utf8\",code=\"1007\"} 1",
+        ],
+    )
     .await;
 }

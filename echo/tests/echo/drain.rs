@@ -1,10 +1,13 @@
 //! Shutdown: the same value ends a test and a production server.
 
-use crate::fixture::{settings, start, within};
+use crate::fixture::{closed, settings, start, within};
 use echo::{Echo, Settings};
-use futures_util::StreamExt;
-use std::{io::ErrorKind, time::Duration};
-use tokio::{io::AsyncWriteExt, net::TcpStream};
+use futures_util::{SinkExt, StreamExt};
+use std::{
+    io::ErrorKind,
+    time::{Duration, Instant},
+};
+use tokio::{io::AsyncWriteExt, net::TcpStream, task::JoinSet};
 use tokio_tungstenite::tungstenite::{Message, protocol::frame::coding::CloseCode};
 
 #[tokio::test]
@@ -49,6 +52,71 @@ async fn every_socket_is_told_1012_and_then_the_end_comes() {
         assert!(within(client.next()).await.is_none());
     }
     drop(clients);
+    within(ended).await.unwrap();
+}
+
+#[tokio::test]
+async fn sockets_are_told_one_after_the_other_over_most_of_the_drain() {
+    let echo = start(Settings {
+        drain: Duration::from_millis(1_000),
+        ..settings()
+    })
+    .await;
+    let mut clients = Vec::new();
+    for _ in 0..4 {
+        clients.push(echo.client().await);
+    }
+    let began = Instant::now();
+    let ended = echo.stop();
+    let mut told = JoinSet::new();
+    for mut client in clients {
+        told.spawn(async move {
+            let close = closed(&mut client).await;
+            assert_eq!(close.code, CloseCode::Restart);
+            began.elapsed()
+        });
+    }
+    let mut at = told.join_all().await;
+    at.sort();
+    for (at, due) in at.iter().zip([0, 200, 400, 600]) {
+        let due = Duration::from_millis(due);
+        assert!(
+            *at >= due && *at < due + Duration::from_millis(190),
+            "{at:?} is not {due:?}"
+        );
+    }
+    // Nothing is open: the rest of the drain is not waited for.
+    within(ended).await.unwrap();
+    assert!(began.elapsed() < Duration::from_millis(950));
+}
+
+#[tokio::test]
+async fn a_socket_is_served_until_its_turn_to_leave() {
+    let echo = start(Settings {
+        drain: Duration::from_millis(1_000),
+        ..settings()
+    })
+    .await;
+    let mut clients = [echo.client().await, echo.client().await];
+    let ended = echo.stop();
+    let mut echoes = 0;
+    for client in &mut clients {
+        // The first is told at once, the other after 400 ms.
+        loop {
+            // A send can fail once the Close is there; reading tells.
+            drop(client.send(Message::text("hello")).await);
+            match within(client.next()).await.unwrap().unwrap() {
+                Message::Text(_) => echoes += 1,
+                Message::Close(_) => break,
+                other => panic!("{other:?}"),
+            }
+        }
+        while within(client.next())
+            .await
+            .is_some_and(|heard| heard.is_ok())
+        {}
+    }
+    assert!(echoes > 100, "only {echoes} echoes during the drain");
     within(ended).await.unwrap();
 }
 

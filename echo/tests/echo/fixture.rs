@@ -1,6 +1,7 @@
 //! A running server, and clients that can be as rude as the test needs.
 
 use echo::{Echo, Settings};
+use futures_util::StreamExt;
 use std::{net::SocketAddr, time::Duration};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -9,7 +10,10 @@ use tokio::{
     task::JoinHandle,
     time::timeout,
 };
-use tokio_tungstenite::{MaybeTlsStream, WebSocketStream};
+use tokio_tungstenite::{
+    MaybeTlsStream, WebSocketStream,
+    tungstenite::{Message, protocol::CloseFrame},
+};
 
 pub(crate) type Client = WebSocketStream<MaybeTlsStream<TcpStream>>;
 
@@ -92,6 +96,35 @@ impl Running {
         self.stop.send(()).unwrap();
         self.ended
     }
+}
+
+/// Reads the Close, and then the end of the connection.
+pub(crate) async fn closed(client: &mut Client) -> CloseFrame {
+    let heard = within(client.next()).await.unwrap().unwrap();
+    let Message::Close(Some(close)) = heard else {
+        panic!("no Close with a code but {heard:?}");
+    };
+    // A reset would be an error here.
+    assert!(within(client.next()).await.is_none());
+    close
+}
+
+/// Waits for these lines in the metrics: counters follow the end of a connection by a moment.
+pub(crate) async fn counted(echo: &Running, wanted: &[&str]) {
+    let mut metrics = String::new();
+    let counted = async {
+        loop {
+            metrics = echo.get("/metrics").await.body;
+            if wanted
+                .iter()
+                .all(|line| metrics.lines().any(|l| l == *line))
+            {
+                break;
+            }
+        }
+    };
+    let counted = timeout(PATIENCE, counted).await;
+    assert!(counted.is_ok(), "not all of {wanted:?} in\n{metrics}");
 }
 
 pub(crate) struct Reply {

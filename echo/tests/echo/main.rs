@@ -8,9 +8,12 @@
     reason = "what goes wrong in a test's helpers ends the test"
 )]
 
+mod auth;
 mod binary;
 mod close;
 mod drain;
 mod fixture;
 mod http;
+mod json;
+mod lifecycle;
 mod messages;
