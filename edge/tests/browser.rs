@@ -405,11 +405,11 @@ async fn a_person_sends_a_message_and_sees_it_come_back() {
         .await;
     page.has_no_errors();
 
-    // edge and echo end while the page is connected: it is told so.
+    // edge and echo end while the page is connected: it is told so, and means to come back.
     timeout(PATIENCE, demo.end(true)).await.unwrap();
-    page.wait_for("document.querySelector('#state').textContent === 'closed'")
+    page.wait_for("document.querySelector('#state').dataset.is === 'waiting'")
         .await;
-    assert_eq!(page.text("#code").await, "1001");
+    assert_eq!(page.text("#code").await, "1012");
     page.has_no_errors();
     drop(chromium);
 }

@@ -153,7 +153,7 @@ fn the_log_tells_who_was_let_in_and_why_another_was_not_but_no_credential() {
         jsonwebtoken::encode(&jsonwebtoken::Header::default(), &claims, &key).unwrap()
     };
     let handshake = String::from_utf8(HANDSHAKE.to_vec()).unwrap();
-    let mut open = |path: &str, header: &str| {
+    let open = |path: &str, header: &str| {
         let mut stream = TcpStream::connect(&address).unwrap();
         let handshake =
             handshake

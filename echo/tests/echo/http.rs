@@ -85,9 +85,12 @@ async fn the_page_needs_nothing_from_elsewhere() {
     assert!(policy.starts_with("default-src 'none';"), "{policy}");
     for id in [
         "url",
+        "token",
         "connect",
         "disconnect",
         "state",
+        "code",
+        "reason",
         "message",
         "send",
         "log",
