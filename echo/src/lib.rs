@@ -31,6 +31,7 @@ mod server;
 mod settings;
 mod shared;
 mod socket;
+mod stream;
 mod units;
 mod vigil;
 

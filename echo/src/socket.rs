@@ -6,11 +6,13 @@ use crate::{
     rate::Bucket,
     record::{Record, Visitor},
     shared::Shared,
+    stream::Stream,
     vigil::{Due, Patience, Sign, Vigil},
 };
 use bytes::Bytes;
 use futures_util::{FutureExt, SinkExt, StreamExt};
 use std::{
+    convert::Infallible,
     pin::pin,
     time::{Duration, Instant},
 };
@@ -30,6 +32,8 @@ use tokio_tungstenite::{
 /// What an idle WebSocket holds for reading, and how many echoes are gathered into one write.
 /// Small, since most WebSockets are idle most of the time; a larger message grows it.
 const BUFFER: usize = 4 << 10;
+/// The longest message of our own: a greeting, or what is wrong with a peer's.
+const ANSWER: usize = 512;
 /// The frame's own bytes and one queued pong, on top of the message that waits to be written.
 const FRAMING: usize = 256;
 /// How long a peer may not read what it is sent.
@@ -37,7 +41,7 @@ const WRITE_WAIT: Duration = Duration::from_secs(30);
 /// How long to wait for the peer's Close, and then for its end of the connection.
 const FAREWELL: Duration = Duration::from_secs(2);
 
-type Socket = WebSocketStream<TcpStream>;
+type Socket = WebSocketStream<Stream>;
 
 /// Lives one WebSocket, from the 101 to its last byte.
 /// `early` is what the client sent right behind its request.
@@ -51,8 +55,10 @@ pub(crate) async fn live(
     let mut record = Record::open(&shared.metrics, visitor);
     let limits = Some(limits(shared.settings.max_message));
     let mut socket =
-        Socket::from_partially_read(stream, early.to_vec(), Role::Server, limits).await;
-    record.ending = converse(&mut socket, expires, shared, &mut record).await;
+        Socket::from_partially_read(Stream::new(stream), early.to_vec(), Role::Server, limits)
+            .await;
+    let Err(ending) = converse(&mut socket, expires, shared, &mut record).await;
+    record.ending = ending;
     part(&mut socket, &record.ending).await;
 }
 
@@ -61,7 +67,7 @@ fn limits(max_message: usize) -> WebSocketConfig {
         .read_buffer_size(BUFFER)
         .write_buffer_size(BUFFER)
         // One message beyond the threshold is all that ever waits: `feed` writes before it takes more.
-        .max_write_buffer_size(BUFFER + max_message + FRAMING)
+        .max_write_buffer_size(BUFFER + max_message.max(ANSWER) + FRAMING)
         .max_message_size(Some(max_message))
         .max_frame_size(Some(max_message))
 }
@@ -72,7 +78,7 @@ async fn converse(
     expires: Option<Instant>,
     shared: &Shared,
     record: &mut Record<'_>,
-) -> Ending {
+) -> Result<Infallible, Ending> {
     let settings = &shared.settings;
     let began = Instant::now();
     let patience = Patience {
@@ -86,21 +92,19 @@ async fn converse(
     let mut turn = pin!(shared.turn());
     // One timer for all that can be due. It is set anew when it rings, not with each message.
     let mut alarm = pin!(sleep_until(vigil.next().into()));
-    if settings.greet
-        && let Err(ending) = tell(socket, record, welcome(record.id())).await
-    {
-        return ending;
+    if settings.greet {
+        tell(socket, record, welcome(record.id())).await?;
     }
     loop {
         // If more has arrived already, its echo shares a write with the ones before.
         let heard = match socket.next().now_or_never() {
             Some(heard) => heard,
             None => {
-                if let Err(ending) = in_time(socket.flush()).await {
-                    return ending;
-                }
+                in_time(socket.flush()).await?;
                 if let Some(sign) = sign.take() {
                     vigil.heard(sign, Instant::now());
+                    // What came so far is told by that.
+                    socket.get_mut().came();
                 }
                 tokio::select! {
                     // The peer last: one that never pauses must not put off what is due.
@@ -111,18 +115,7 @@ async fn converse(
                         continue;
                     }
                     () = alarm.as_mut() => {
-                        match vigil.due(Instant::now()) {
-                            Some(Due::Close(cause)) => return Ending::Said(cause),
-                            Some(Due::Ping) => {
-                                let ping = Message::Ping(Bytes::new());
-                                if let Err(ending) = tell(socket, record, ping).await {
-                                    return ending;
-                                }
-                                vigil.asked(Instant::now());
-                            }
-                            // The peer was heard since the alarm was set.
-                            None => {}
-                        }
+                        look(socket, &mut vigil, record).await?;
                         alarm.as_mut().reset(vigil.next().into());
                         continue;
                     }
@@ -130,25 +123,19 @@ async fn converse(
                 }
             }
         };
-        let message = match heard.unwrap_or(Err(Error::ConnectionClosed)) {
-            Ok(message) => message,
-            Err(error) => return error.into(),
-        };
+        let message = heard.unwrap_or(Err(Error::ConnectionClosed))?;
         record.received(&message);
         sign = sign.max(Some(match message {
-            Message::Pong(_) => Sign::Pong,
+            Message::Pong(_) => Sign::Bytes,
             _ => Sign::Word,
         }));
         if let Some(bucket) = &mut bucket
-            && matches!(
-                message,
-                Message::Text(_) | Message::Binary(_) | Message::Ping(_)
-            )
+            && !matches!(message, Message::Pong(_) | Message::Close(_))
             && !bucket.take(Instant::now())
         {
             // A pong that tungstenite has queued must not come behind the Close.
-            let flushed = in_time(socket.flush()).await;
-            return flushed.err().unwrap_or(Ending::Said(Cause::TooFast));
+            in_time(socket.flush()).await?;
+            return Err(Ending::Said(Cause::TooFast));
         }
         match message {
             Message::Text(_) | Message::Binary(_) => {
@@ -160,22 +147,39 @@ async fn converse(
                     Some(Ok(())) | None => message,
                 };
                 record.sent(&answer);
-                if let Err(ending) = in_time(socket.feed(answer)).await {
-                    return ending;
-                }
+                in_time(socket.feed(answer)).await?;
             }
             // tungstenite has queued the pong. It leaves before more is read, so that pongs
             // for a peer that only pings cannot pile up.
             Message::Ping(payload) => {
                 record.sent(&Message::Pong(payload));
-                if let Err(ending) = in_time(socket.flush()).await {
-                    return ending;
-                }
+                in_time(socket.flush()).await?;
             }
-            Message::Close(frame) => return Ending::Heard(frame),
+            Message::Close(frame) => return Err(Ending::Heard(frame)),
             Message::Pong(_) | Message::Frame(_) => {}
         }
     }
+}
+
+/// Does what is due, if anything is: the peer may have been heard since the alarm was set.
+async fn look(
+    socket: &mut Socket,
+    vigil: &mut Vigil,
+    record: &mut Record<'_>,
+) -> Result<(), Ending> {
+    let now = Instant::now();
+    if socket.get_mut().came() {
+        vigil.heard(Sign::Bytes, now);
+    }
+    match vigil.due(now) {
+        Some(Due::Close(cause)) => return Err(Ending::Said(cause)),
+        Some(Due::Ping) => {
+            tell(socket, record, Message::Ping(Bytes::new())).await?;
+            vigil.asked(Instant::now());
+        }
+        None => {}
+    }
+    Ok(())
 }
 
 /// Says something unasked, at once.

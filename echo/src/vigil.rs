@@ -15,8 +15,8 @@ pub(crate) enum Due {
 /// A sign of life. The greater one tells more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Sign {
-    /// It answers pings: it is there, and may be idle all the same.
-    Pong,
+    /// A pong, or bytes of a message still on its way: it is there, and may be idle all the same.
+    Bytes,
     /// It said something of its own.
     Word,
 }
@@ -143,7 +143,7 @@ mod tests {
     #[test]
     fn any_frame_is_a_sign_of_life_and_puts_the_ping_off() {
         let began = Instant::now();
-        for sign in [Sign::Pong, Sign::Word] {
+        for sign in [Sign::Bytes, Sign::Word] {
             let mut vigil = Vigil::new(USUAL, None, began);
             vigil.asked(began + 30 * SECOND);
             vigil.heard(sign, began + 35 * SECOND);
@@ -156,7 +156,7 @@ mod tests {
     fn who_only_answers_pings_is_idle_all_the_same() {
         let began = Instant::now();
         let mut vigil = Vigil::new(USUAL, None, began);
-        vigil.heard(Sign::Pong, began + 3_599 * SECOND);
+        vigil.heard(Sign::Bytes, began + 3_599 * SECOND);
         let idle = Some(Due::Close(Cause::Idle));
         assert_eq!(vigil.due(began + 3_600 * SECOND), idle);
         vigil.heard(Sign::Word, began + 3_600 * SECOND);

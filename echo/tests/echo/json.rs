@@ -56,6 +56,30 @@ async fn a_binary_message_is_told_that_text_is_wanted_and_the_socket_stays() {
 }
 
 #[tokio::test]
+async fn an_answer_may_be_longer_than_a_message_may() {
+    let echo = start(Settings {
+        json_only: true,
+        max_message: 4,
+        ..settings()
+    })
+    .await;
+    let mut client = echo.client().await;
+    for _ in 0..500 {
+        client.feed(Message::text("oops")).await.unwrap();
+        client.feed(Message::Ping("ping".into())).await.unwrap();
+    }
+    client.flush().await.unwrap();
+    let mut answers = 0;
+    while answers < 500 {
+        match within(client.next()).await.unwrap().unwrap() {
+            Message::Text(_) => answers += 1,
+            Message::Pong(_) => {}
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+#[tokio::test]
 async fn without_the_mode_any_message_is_fine() {
     let echo = start(settings()).await;
     let mut client = echo.client().await;

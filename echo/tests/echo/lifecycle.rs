@@ -99,6 +99,28 @@ async fn any_frame_answers_a_ping() {
 }
 
 #[tokio::test]
+async fn the_bytes_of_a_long_message_are_a_sign_of_life() {
+    let echo = start(impatient()).await;
+    let mut stream = echo.raw_socket().await;
+    // Much longer on its way than a ping and its answer may take, and no pong can come within it.
+    for byte in frame(0x82, &[7; 30]) {
+        stream.write_all(&[byte]).await.unwrap();
+        tokio::time::sleep(ms(20)).await;
+    }
+    let heard = within(async {
+        loop {
+            let mut head = [0; 2];
+            stream.read_exact(&mut head).await.unwrap();
+            if head != [0x89, 0] {
+                break head;
+            }
+        }
+    })
+    .await;
+    assert_eq!(heard, [0x82, 30]);
+}
+
+#[tokio::test]
 async fn a_client_that_speaks_is_not_pinged() {
     let echo = start(Settings {
         ping: Some(ms(200)),
