@@ -1,6 +1,6 @@
 //! Who may open a WebSocket: the law, with the time as an argument.
 
-use crate::{credential, refusal::Refusal, secret::Secret, settings::Settings};
+use crate::{credential, hs256, refusal::Refusal, secret::Secret, settings::Settings};
 use hyper::HeaderMap;
 use jsonwebtoken::{Algorithm, DecodingKey, Validation, errors::ErrorKind};
 use serde::Deserialize;
@@ -144,6 +144,7 @@ struct Claims {
 
 impl Tokens {
     fn new(secret: &Secret, audience: Option<&str>) -> Self {
+        hs256::install();
         let mut rules = Validation::new(Algorithm::HS256);
         // The time is judged below: the crate would look at a clock of its own.
         rules.validate_exp = false;
@@ -201,7 +202,7 @@ mod tests {
     use super::*;
     use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
     use hyper::header::HeaderValue;
-    use jsonwebtoken::{EncodingKey, Header};
+    use ring::hmac;
     use serde_json::{Value, json};
 
     const SECRET: &str = "a secret of thirty-two bytes, ok";
@@ -223,13 +224,18 @@ mod tests {
         })
     }
 
-    fn signed(header: &Header, claims: &Value, secret: &str) -> String {
-        let key = EncodingKey::from_secret(secret.as_bytes());
-        jsonwebtoken::encode(header, claims, &key).unwrap()
+    /// Signed by hand, so that a mistake in how we use the crate would show.
+    fn signed(header: &Value, claims: &Value, secret: &str) -> String {
+        let code = |bytes: &[u8]| BASE64_URL_SAFE_NO_PAD.encode(bytes);
+        let part = |json: &Value| code(json.to_string().as_bytes());
+        let message = format!("{}.{}", part(header), part(claims));
+        let key = hmac::Key::new(hmac::HMAC_SHA256, secret.as_bytes());
+        let signature = hmac::sign(&key, message.as_bytes());
+        format!("{message}.{}", code(signature.as_ref()))
     }
 
     fn token(claims: &Value) -> String {
-        signed(&Header::default(), claims, SECRET)
+        signed(&json!({"alg": "HS256"}), claims, SECRET)
     }
 
     fn admit(gate: &Gate, token: &str) -> Result<Pass, Refusal> {
@@ -259,6 +265,25 @@ mod tests {
     }
 
     #[test]
+    fn the_token_of_the_rfc_is_right_and_has_ended() {
+        // RFC 7515, appendix A.1; the key is in base64url there.
+        let key = "AyM1SysPpbyDfgZld3umj1qzKObwVMkoqQ-EstJQLr_T-1qS0gZH75aKtMN3Yj0iPS4hcgUuTwjAzZr1Z9CAow";
+        let key = BASE64_URL_SAFE_NO_PAD.decode(key).unwrap();
+        let token = "eyJ0eXAiOiJKV1QiLA0KICJhbGciOiJIUzI1NiJ9\
+            .eyJpc3MiOiJqb2UiLA0KICJleHAiOjEzMDA4MTkzODAsDQogImh0dHA6Ly9leGFtcGxlLmNvbS9pc19yb290Ijp0cnVlfQ\
+            .dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk";
+        let gate = gate(&Settings {
+            jwt_secret: Some(key.into()),
+            ..Settings::default()
+        });
+        let query = format!("access_token={token}");
+        let before = UNIX_EPOCH + Duration::from_secs(1_300_819_379);
+        let pass = gate.admit(&HeaderMap::new(), Some(&query), before);
+        assert_eq!(pass.unwrap().by, Some("jwt"));
+        assert_eq!(admit(&gate, token), Err(Refusal::TokenExpired));
+    }
+
+    #[test]
     fn every_fault_of_a_token_has_its_own_word() {
         let gate = by_token();
         let good = token(&json!({"exp": NOW + 60}));
@@ -273,11 +298,8 @@ mod tests {
             format!("{head}.{}.", signed_part.split_once('.').unwrap().1)
         };
         let claims = json!({"exp": NOW + 60});
-        let hs512 = signed(&Header::new(Algorithm::HS512), &claims, SECRET);
-        let critical = Header {
-            crit: Some(vec!["b64".to_owned()]),
-            ..Header::default()
-        };
+        let hs512 = signed(&json!({"alg": "HS512"}), &claims, SECRET);
+        let critical = json!({"alg": "HS256", "crit": ["b64"], "b64": true});
         for (token, refusal) in [
             (String::new(), Refusal::TokenMalformed),
             ("a.b.c".to_owned(), Refusal::TokenMalformed),
@@ -293,7 +315,7 @@ mod tests {
             (format!("{signed_part}."), Refusal::TokenSignature),
             (
                 signed(
-                    &Header::default(),
+                    &json!({"alg": "HS256"}),
                     &claims,
                     "another secret, also of 32 bytes",
                 ),

@@ -20,6 +20,7 @@ mod credential;
 mod ending;
 mod fault;
 mod handshake;
+mod hs256;
 mod json;
 mod metrics;
 mod rate;

@@ -1,10 +1,11 @@
 //! Who may open a WebSocket, and until when.
 
-use crate::fixture::{Client, HANDSHAKE, Reply, Running, closed, counted, settings, start, within};
+use crate::fixture::{
+    Client, HANDSHAKE, Reply, Running, closed, counted, settings, signed, start, within,
+};
 use echo::Settings;
 use futures_util::{SinkExt, StreamExt};
-use jsonwebtoken::{EncodingKey, Header};
-use serde_json::{Value, json};
+use serde_json::json;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use tokio::io::AsyncWriteExt;
 use tokio_tungstenite::tungstenite::{
@@ -33,11 +34,6 @@ fn token(ends_in: f64) -> String {
         &json!({"sub": "me", "exp": now.as_secs_f64() + ends_in}),
         SECRET,
     )
-}
-
-fn signed(claims: &Value, secret: &str) -> String {
-    let key = EncodingKey::from_secret(secret.as_bytes());
-    jsonwebtoken::encode(&Header::default(), claims, &key).unwrap()
 }
 
 /// The Kubernetes form of a token.

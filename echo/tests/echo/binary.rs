@@ -1,6 +1,6 @@
 //! `echo-server` as an operator meets it: flags, exit codes, signals, the log.
 
-use crate::fixture::{HANDSHAKE, frame};
+use crate::fixture::{HANDSHAKE, frame, signed};
 use std::{
     io::{BufRead, BufReader, Read, Write},
     net::{TcpListener, TcpStream},
@@ -147,11 +147,8 @@ fn the_log_tells_who_was_let_in_and_why_another_was_not_but_no_credential() {
     let address = listening["address"].as_str().unwrap().to_owned();
     std::fs::remove_dir_all(&folder).unwrap();
 
-    let token = {
-        let key = jsonwebtoken::EncodingKey::from_secret(b"a secret of thirty-two bytes, ok");
-        let claims = serde_json::json!({"exp": 4_000_000_000_u64});
-        jsonwebtoken::encode(&jsonwebtoken::Header::default(), &claims, &key).unwrap()
-    };
+    let claims = serde_json::json!({"exp": 4_000_000_000_u64});
+    let token = signed(&claims, "a secret of thirty-two bytes, ok");
     let handshake = String::from_utf8(HANDSHAKE.to_vec()).unwrap();
     let open = |path: &str, header: &str| {
         let mut stream = TcpStream::connect(&address).unwrap();

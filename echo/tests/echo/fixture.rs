@@ -1,7 +1,10 @@
 //! A running server, and clients that can be as rude as the test needs.
 
+use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
 use echo::{Echo, Settings};
 use futures_util::StreamExt;
+use ring::hmac;
+use serde_json::Value;
 use std::{net::SocketAddr, time::Duration};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -150,6 +153,16 @@ impl Reply {
 pub(crate) const HANDSHAKE: &[u8] = b"GET /ws HTTP/1.1\r\nHost: echo\r\n\
     Connection: Upgrade\r\nUpgrade: websocket\r\n\
     Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
+
+/// A token, signed with HS256 by hand.
+pub(crate) fn signed(claims: &Value, secret: &str) -> String {
+    let code = |bytes: &[u8]| BASE64_URL_SAFE_NO_PAD.encode(bytes);
+    let claims = code(claims.to_string().as_bytes());
+    let message = format!("{}.{claims}", code(br#"{"alg":"HS256","typ":"JWT"}"#));
+    let key = hmac::Key::new(hmac::HMAC_SHA256, secret.as_bytes());
+    let signature = hmac::sign(&key, message.as_bytes());
+    format!("{message}.{}", code(signature.as_ref()))
+}
 
 pub(crate) async fn read_head(stream: &mut TcpStream) -> String {
     let mut head = Vec::new();
