@@ -54,6 +54,21 @@ impl Report {
         }
     }
 
+    /// 95 of 100 ought to take no longer than this.
+    pub(crate) fn promise(&mut self, name: &str, times: &[Duration], most: Duration) {
+        let mut times = times.to_vec();
+        times.sort_unstable();
+        let time = quantile(&times, 95).map(|time| time.as_secs_f64() * 1e3);
+        self.at_most(&format!("{name} p95 ms"), time, most.as_secs_f64() * 1e3);
+    }
+
+    /// A number that ought not to be larger than this, nor missing.
+    pub(crate) fn at_most(&mut self, name: &str, value: Option<f64>, most: f64) {
+        let value = value.map(|value| (value * 100.0).round() / 100.0);
+        self.bad |= value.is_none_or(|value| value > most);
+        self.row(&format!("{name} (at most {most})"), value);
+    }
+
     pub(crate) fn is_good(&self) -> bool {
         !self.bad
     }
@@ -112,5 +127,17 @@ mod tests {
         assert!(report.is_good());
         report.failures("lost", &Counts::from([("echo: timeout".to_owned(), 1)]));
         assert!(!report.is_good());
+    }
+
+    #[test]
+    fn a_promise_is_broken_by_the_tail_and_by_silence() {
+        let good = |times: &[u64]| {
+            let times: Vec<_> = times.iter().copied().map(Duration::from_millis).collect();
+            let mut report = Report::default();
+            report.promise("echo", &times, Duration::from_millis(10));
+            report.is_good()
+        };
+        assert!(good(&[10; 20]) && good(&[[10; 19].as_slice(), &[99]].concat()));
+        assert!(!good(&[11; 20]) && !good(&[]));
     }
 }

@@ -1,17 +1,21 @@
-//! One WebSocket, from its upgrade to its end.
+//! WebSockets, each from its upgrade to its end.
 
 use std::net::Ipv4Addr;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures_util::{SinkExt, StreamExt};
 use http::HeaderValue;
 use tokio::net::TcpStream;
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::tungstenite::{Error, Message};
 use tokio_tungstenite::{WebSocketStream, client_async};
 
-use crate::target::{Failure, PATIENCE, Way};
+use crate::report::{Counts, Report, count};
+use crate::target::{Failure, PATIENCE, Way, client};
 
 pub(crate) type Socket = WebSocketStream<TcpStream>;
 
@@ -34,6 +38,52 @@ pub(crate) async fn open(
     let opened = opened.map_err(|_| "upgrade: timeout")?;
     let (socket, _) = opened.map_err(|error| failure("upgrade", &error))?;
     Ok((socket, start.elapsed()))
+}
+
+/// What came of opening many.
+#[derive(Default)]
+pub(crate) struct Opened {
+    sockets: Vec<Socket>,
+    times: Vec<Duration>,
+    refused: Counts,
+}
+
+/// How many are opened at the same time.
+const OPENING: usize = 32;
+
+/// Opens so many, which say that they come from so many clients.
+pub(crate) async fn open_many(way: &Way, number: u32, clients: Option<u32>) -> Opened {
+    let places = Arc::new(Semaphore::new(OPENING));
+    let mut opening = JoinSet::new();
+    for number in 0..number {
+        let (way, places) = (way.clone(), places.clone());
+        let client = clients.map(|clients| client(number % clients));
+        opening.spawn(async move {
+            let _place = places.acquire().await;
+            open(&way, client).await
+        });
+    }
+    let mut all = Opened::default();
+    while let Some(Ok(opened)) = opening.join_next().await {
+        match opened {
+            Ok((socket, time)) => {
+                all.sockets.push(socket);
+                all.times.push(time);
+            }
+            Err(failure) => count(&mut all.refused, failure),
+        }
+    }
+    all
+}
+
+impl Opened {
+    /// Tells how it went; the sockets, and what each upgrade took.
+    pub(crate) fn report(self, report: &mut Report) -> (Vec<Socket>, Vec<Duration>) {
+        report.row("opened", self.sockets.len());
+        report.failures("not opened", &self.refused);
+        report.times("upgrade", self.times.clone());
+        (self.sockets, self.times)
+    }
 }
 
 /// Sends a message and waits for its echo.
