@@ -1,12 +1,17 @@
-//! A bounded load for a gateway on this machine: many upgrades, sockets, clients, or all at once.
+//! A bounded load for a gateway on this machine: many upgrades, sockets, clients, all at once, or
+//! what happens to open sockets when something ends or nobody reads.
 
 mod burst;
 mod clients;
+mod drain;
+mod ends;
 mod http1;
-mod memory;
+mod process;
 mod report;
 mod sockets;
+mod talk;
 mod target;
+mod units;
 mod upgrades;
 mod websocket;
 
@@ -37,6 +42,8 @@ enum Load {
     Clients(clients::Clients),
     /// Sends requests all at once over connections that are open already.
     Burst(burst::Burst),
+    /// Opens WebSockets and tells edge to end: are they closed well, evenly and in time?
+    Drain(drain::Drain),
 }
 
 #[tokio::main(worker_threads = 2)]
@@ -47,6 +54,7 @@ async fn main() -> ExitCode {
         Load::Sockets(load) => load.run().await,
         Load::Clients(load) => load.run().await,
         Load::Burst(load) => load.run().await,
+        Load::Drain(load) => load.run().await,
     };
     match report.write(storm.json) {
         Ok(()) if report.is_good() => ExitCode::SUCCESS,

@@ -1,16 +1,15 @@
 //! Many WebSockets at once: how fast do their echoes come, and what memory do they hold?
 
-use std::collections::VecDeque;
 use std::time::Duration;
 
 use clap::Args;
-use futures_util::StreamExt;
 use tokio::task::JoinSet;
-use tokio::time::{Instant, interval_at, sleep, sleep_until, timeout_at};
+use tokio::time::{Instant, sleep};
 
-use crate::memory::resident;
-use crate::report::{Counts, Report, add, count};
-use crate::target::{Failure, MOST_CLIENTS, PATIENCE, Way};
+use crate::process::{Process, SETTLE};
+use crate::report::{Counts, Report, count};
+use crate::talk::{Pace, Talk, talk};
+use crate::target::{MOST_CLIENTS, Way};
 use crate::websocket::{self, Socket};
 
 /// See the module.
@@ -35,7 +34,7 @@ pub(crate) struct Sockets {
     hold: u64,
     /// The process whose memory is read (edge's).
     #[arg(long)]
-    pid: Option<u32>,
+    pid: Option<Process>,
     /// Say in X-Forwarded-For that they come from so many clients.
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..=MOST_CLIENTS))]
     clients: Option<u32>,
@@ -50,14 +49,37 @@ const UPGRADE: Duration = Duration::from_millis(100);
 /// How long 95 of 100 echoes may take.
 const ECHO: Duration = Duration::from_millis(10);
 
-/// How long the process gets to settle before its memory is read.
-const SETTLE: Duration = Duration::from_secs(1);
-
 #[derive(Default)]
 struct Tally {
+    sockets: Vec<Socket>,
     sent: u64,
     echoes: Vec<Duration>,
     lost: Counts,
+    late: u64,
+    strange: u64,
+    ended: Counts,
+}
+
+impl Tally {
+    fn note(&mut self, talk: Talk) {
+        let how = match talk.ended {
+            Some(ended) => {
+                let how = ended.bare.unwrap_or_else(|| ended.code.to_string());
+                count(&mut self.ended, how.clone());
+                how
+            }
+            None => "echo: timeout".to_owned(),
+        };
+        // Whatever was under way is lost with the socket.
+        if !talk.waiting.is_empty() {
+            *self.lost.entry(how).or_default() += talk.waiting.len() as u64;
+        }
+        self.sockets.extend(talk.socket);
+        self.sent += talk.sent;
+        self.echoes.extend(talk.echoes);
+        self.late += talk.late;
+        self.strange += talk.strange;
+    }
 }
 
 impl Sockets {
@@ -85,60 +107,54 @@ impl Sockets {
 
     /// Paces messages over all sockets, each at its own moments.
     async fn load(&self, sockets: Vec<Socket>, report: &mut Report) -> Vec<Socket> {
-        let each = Duration::from_secs(1) / self.messages_per_second;
-        let period = each * u32::try_from(sockets.len()).unwrap_or(u32::MAX).max(1);
-        let mut start = Instant::now();
-        let end = start + Duration::from_secs(self.seconds);
-        let mut talking = JoinSet::new();
-        for socket in sockets {
-            talking.spawn(talk(socket, start, period, end, usize::from(self.size)));
-            start += each;
-        }
-        let (mut sockets, mut all) = (Vec::new(), Tally::default());
-        while let Some(Ok((socket, tally))) = talking.join_next().await {
-            sockets.extend(socket);
-            all.sent += tally.sent;
-            all.echoes.extend(tally.echoes);
-            add(&mut all.lost, tally.lost);
-        }
-        let rate = all.echoes.len() as f64 / self.seconds as f64;
+        let start = Instant::now();
+        let time = Duration::from_secs(self.seconds);
+        let rate = self.messages_per_second;
+        let all = self.talk(sockets, rate, start + time).await;
+        let rate = all.echoes.len() as f64 / time.as_secs_f64();
         report.row("sent", all.sent);
         report.failures("lost", &all.lost);
+        report.fault("out of order", all.late);
+        report.fault("not asked for", all.strange);
+        report.failures("ended", &all.ended);
         report.number("echoes a second", rate);
         report.times("echo", all.echoes.clone());
         self.promise("echo", &all.echoes, ECHO, report);
-        sockets
+        all.sockets
     }
 
     /// Sends nothing; reads only, so that pings are answered.
     async fn idle(&self, sockets: Vec<Socket>, report: &mut Report) -> Vec<Socket> {
         let end = Instant::now() + Duration::from_secs(self.hold);
-        let mut holding = JoinSet::new();
-        for mut socket in sockets {
-            holding.spawn(async move {
-                while let Ok(heard) = timeout_at(end, socket.next()).await {
-                    heard?.ok()?;
-                }
-                Some(socket)
-            });
-        }
-        let (mut sockets, mut ended) = (Vec::new(), 0);
-        while let Some(Ok(held)) = holding.join_next().await {
-            match held {
-                Some(socket) => sockets.push(socket),
-                None => ended += 1,
+        let all = self.talk(sockets, 0, end).await;
+        self.memory("held", report);
+        report.failures("ended while held", &all.ended);
+        all.sockets
+    }
+
+    async fn talk(&self, sockets: Vec<Socket>, messages_per_second: u32, end: Instant) -> Tally {
+        let span = (Instant::now(), end);
+        let paces = Pace::all(sockets.len(), messages_per_second, span, self.size.into());
+        let mut talking: JoinSet<_> = sockets
+            .into_iter()
+            .zip(paces)
+            .map(|(socket, pace)| talk(socket, pace))
+            .collect();
+        let mut all = Tally::default();
+        while let Some(talk) = talking.join_next().await {
+            match talk {
+                Ok(talk) => all.note(talk),
+                Err(_) => count(&mut all.ended, "broken off".to_owned()),
             }
         }
-        self.memory("held", report);
-        report.fault("ended while held", ended);
-        sockets
+        all
     }
 
     async fn end(&self, sockets: Vec<Socket>, report: &mut Report) {
         let mut closing: JoinSet<_> = sockets.into_iter().map(websocket::close).collect();
         let mut failures = Counts::new();
-        while let Some(Ok(closed)) = closing.join_next().await {
-            if let Err(failure) = closed {
+        while let Some(closed) = closing.join_next().await {
+            if let Err(failure) = closed.unwrap_or_else(|_| Err("broken off".to_owned())) {
                 count(&mut failures, failure);
             }
         }
@@ -156,62 +172,6 @@ impl Sockets {
     }
 
     fn memory(&self, when: &str, report: &mut Report) -> Option<u64> {
-        let memory = resident(self.pid?)?;
-        report.row(&format!("memory KiB {when}"), memory);
-        Some(memory)
+        self.pid?.report(when, report)
     }
-}
-
-/// Sends at its moments whether or not the echoes come, and measures each from its sending.
-async fn talk(
-    mut socket: Socket,
-    start: Instant,
-    period: Duration,
-    end: Instant,
-    size: usize,
-) -> (Option<Socket>, Tally) {
-    let mut tally = Tally::default();
-    let mut open = VecDeque::new();
-    let talked = exchange(&mut socket, start, period, end, size, &mut tally, &mut open).await;
-    if let Err(failure) = talked {
-        // Whatever was under way is lost with the socket.
-        for _ in 0..open.len().max(1) {
-            count(&mut tally.lost, failure.clone());
-        }
-        return (None, tally);
-    }
-    (Some(socket), tally)
-}
-
-async fn exchange(
-    socket: &mut Socket,
-    start: Instant,
-    period: Duration,
-    end: Instant,
-    size: usize,
-    tally: &mut Tally,
-    open: &mut VecDeque<Instant>,
-) -> Result<(), Failure> {
-    let mut moments = interval_at(start, period);
-    let mut sending = true;
-    while sending || !open.is_empty() {
-        tokio::select! {
-            _ = moments.tick(), if sending => {
-                let now = Instant::now();
-                sending = now < end;
-                if sending {
-                    open.push_back(now);
-                    websocket::send(socket, &format!("{:0size$}", tally.sent)).await?;
-                    tally.sent += 1;
-                }
-            }
-            heard = socket.next() => {
-                let text = format!("{:0size$}", tally.echoes.len());
-                websocket::heard_text(heard, &text)?;
-                tally.echoes.extend(open.pop_front().map(|sent| sent.elapsed()));
-            }
-            () = sleep_until(end + PATIENCE) => return Err("echo: timeout".to_owned()),
-        }
-    }
-    Ok(())
 }

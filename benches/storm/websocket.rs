@@ -11,6 +11,7 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
+use tokio_tungstenite::tungstenite::error::ProtocolError;
 use tokio_tungstenite::tungstenite::{Error, Message};
 use tokio_tungstenite::{WebSocketStream, client_async};
 
@@ -64,8 +65,8 @@ pub(crate) async fn open_many(way: &Way, number: u32, clients: Option<u32>) -> O
         });
     }
     let mut all = Opened::default();
-    while let Some(Ok(opened)) = opening.join_next().await {
-        match opened {
+    while let Some(opened) = opening.join_next().await {
+        match opened.unwrap_or_else(|_| Err("broken off".to_owned())) {
             Ok((socket, time)) => {
                 all.sockets.push(socket);
                 all.times.push(time);
@@ -127,6 +128,7 @@ pub(crate) fn failure(step: &str, error: &Error) -> Failure {
     match error {
         Error::Http(answer) => format!("{step}: answered {}", answer.status().as_u16()),
         Error::Io(error) => format!("{step}: {}", error.kind()),
+        Error::Protocol(ProtocolError::ResetWithoutClosingHandshake) => format!("{step}: end"),
         error => format!("{step}: {error}"),
     }
 }
