@@ -8,6 +8,7 @@ mod ends;
 mod http1;
 mod process;
 mod report;
+mod signals;
 mod sockets;
 mod talk;
 mod target;

@@ -8,6 +8,7 @@ use tokio::time::{Instant, sleep};
 
 use crate::process::{Process, SETTLE};
 use crate::report::{Counts, Report, count};
+use crate::signals::Signals;
 use crate::talk::{Pace, Talk, talk};
 use crate::target::{MOST_CLIENTS, Way};
 use crate::websocket::{self, Socket};
@@ -32,9 +33,11 @@ pub(crate) struct Sockets {
     /// How long they then stay open and say nothing.
     #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u64).range(0..=3_600))]
     hold: u64,
-    /// The process whose memory is read (edge's).
+    /// The process whose memory is read (edge's), and that signals go to.
     #[arg(long)]
     pid: Option<Process>,
+    #[command(flatten)]
+    signals: Signals,
     /// Say in X-Forwarded-For that they come from so many clients.
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..=MOST_CLIENTS))]
     clients: Option<u32>,
@@ -105,12 +108,16 @@ impl Sockets {
         report
     }
 
-    /// Paces messages over all sockets, each at its own moments.
+    /// Paces messages over all sockets, each at its own moments; signals the process meanwhile.
     async fn load(&self, sockets: Vec<Socket>, report: &mut Report) -> Vec<Socket> {
         let start = Instant::now();
-        let time = Duration::from_secs(self.seconds);
+        let time = Duration::from_secs(self.seconds).max(self.signals.last());
+        let signals = tokio::spawn(self.signals.send(start, self.pid));
         let rate = self.messages_per_second;
         let all = self.talk(sockets, rate, start + time).await;
+        if let Ok(Some(signals)) = signals.await {
+            signals.report(report);
+        }
         let rate = all.echoes.len() as f64 / time.as_secs_f64();
         report.row("sent", all.sent);
         report.failures("lost", &all.lost);
