@@ -110,4 +110,10 @@ impl Ends {
     pub(crate) fn times(&self) -> Vec<Duration> {
         self.ended.iter().map(|(time, _)| *time).collect()
     }
+
+    /// The same, of those that ended with a Close frame.
+    pub(crate) fn closes(&self) -> Vec<Duration> {
+        let said = self.ended.iter().filter(|(_, code)| *code != 1006);
+        said.map(|(time, _)| *time).collect()
+    }
 }

@@ -15,6 +15,7 @@ mod target;
 mod units;
 mod upgrades;
 mod websocket;
+mod widow;
 
 use std::process::ExitCode;
 
@@ -45,6 +46,8 @@ enum Load {
     Burst(burst::Burst),
     /// Opens WebSockets and tells edge to end: are they closed well, evenly and in time?
     Drain(drain::Drain),
+    /// Opens WebSockets and kills their upstream: do the clients get to know?
+    Widow(widow::Widow),
 }
 
 #[tokio::main(worker_threads = 2)]
@@ -56,6 +59,7 @@ async fn main() -> ExitCode {
         Load::Clients(load) => load.run().await,
         Load::Burst(load) => load.run().await,
         Load::Drain(load) => load.run().await,
+        Load::Widow(load) => load.run().await,
     };
     match report.write(storm.json) {
         Ok(()) if report.is_good() => ExitCode::SUCCESS,
