@@ -5,6 +5,7 @@ mod burst;
 mod clients;
 mod drain;
 mod ends;
+mod flood;
 mod http1;
 mod process;
 mod report;
@@ -48,6 +49,8 @@ enum Load {
     Drain(drain::Drain),
     /// Opens WebSockets and kills their upstream: do the clients get to know?
     Widow(widow::Widow),
+    /// Sends over WebSockets without reading, then reads: does edge hold back what is sent?
+    Flood(flood::Flood),
 }
 
 #[tokio::main(worker_threads = 2)]
@@ -60,6 +63,7 @@ async fn main() -> ExitCode {
         Load::Burst(load) => load.run().await,
         Load::Drain(load) => load.run().await,
         Load::Widow(load) => load.run().await,
+        Load::Flood(load) => load.run().await,
     };
     match report.write(storm.json) {
         Ok(()) if report.is_good() => ExitCode::SUCCESS,

@@ -24,6 +24,9 @@ pub(crate) struct Way {
     /// The loopback address to come from, such as that of a trusted proxy.
     #[arg(long, value_name = "ADDRESS", value_parser = loopback)]
     from: Option<IpAddr>,
+    /// How many bytes the system may hold that have come and are not read.
+    #[arg(skip)]
+    pub(crate) unread: Option<u32>,
 }
 
 /// An address on this machine, and what to ask for there.
@@ -80,6 +83,9 @@ impl Way {
         if let Some(from) = self.from {
             socket.bind((from, 0).into()).map_err(failed)?;
         }
+        if let Some(bytes) = self.unread {
+            socket.set_recv_buffer_size(bytes).map_err(failed)?;
+        }
         let stream = timeout(PATIENCE, socket.connect(target)).await;
         let stream = stream.map_err(|_| "connect: timeout")?.map_err(failed)?;
         stream.set_nodelay(true).map_err(failed)?;
@@ -101,6 +107,7 @@ pub(crate) fn way(url: &str) -> Way {
     Way {
         target: url.parse().unwrap(),
         from: None,
+        unread: None,
     }
 }
 
