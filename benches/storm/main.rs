@@ -24,7 +24,7 @@ use clap::{Parser, Subcommand};
 
 /// A bounded load for a gateway on this machine.
 ///
-/// Exits with 1 where anything was lost.
+/// Exits with 1 where anything was lost, or took or held more than it may.
 #[derive(Parser)]
 #[command(version)]
 struct Storm {
