@@ -4,6 +4,7 @@ use std::io;
 use std::str::FromStr;
 use std::time::Duration;
 
+use rustix::io::Errno;
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::time::{Instant, sleep};
 
@@ -50,8 +51,10 @@ impl Process {
     }
 
     pub(crate) fn signal(self, signal: Signal) -> Result<(), Failure> {
-        let sent = kill_process(self.0, signal).map_err(io::Error::from);
-        sent.map_err(|error| format!("signal: {}", error.kind()))
+        kill_process(self.0, signal).map_err(|error| match error {
+            Errno::SRCH => "signal: gone".to_owned(),
+            error => format!("signal: {}", io::Error::from(error).kind()),
+        })
     }
 
     /// Has it ended? It has, too, where only its parent has not noticed yet (a zombie).
@@ -102,6 +105,7 @@ mod tests {
         let latest = Instant::now() + Duration::from_secs(5);
         assert!(process.gone(latest).await.is_some());
         child.wait().unwrap();
-        assert!(process.is_gone() && process.signal(Signal::KILL).is_err());
+        assert!(process.is_gone());
+        assert_eq!(process.signal(Signal::HUP), Err("signal: gone".to_owned()));
     }
 }
