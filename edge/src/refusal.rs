@@ -39,8 +39,16 @@ pub enum Refusal {
         /// When one more request fits.
         retry_after: Duration,
     },
-    /// A WebSocket handshake on a route without `websocket = true`.
+    /// A WebSocket handshake on a route without `websocket`.
     UpgradeNotAllowed,
+    /// A WebSocket handshake from a page of another site (RFC 6455 10.2).
+    OriginNotAllowed,
+    /// A WebSocket handshake that offers no subprotocol that may be spoken.
+    SubprotocolNotAllowed,
+    /// The client has as many WebSockets open as it may.
+    WebSocketClientLimit,
+    /// As many WebSockets are open as may be.
+    WebSocketGlobalLimit,
     /// An upgrade that is no valid WebSocket handshake (RFC 6455 4.2.1).
     BadHandshake,
     /// A WebSocket version that nobody here speaks (RFC 6455 4.4).
@@ -88,6 +96,10 @@ impl Refusal {
                 retry_after,
             },
             Self::UpgradeNotAllowed,
+            Self::OriginNotAllowed,
+            Self::SubprotocolNotAllowed,
+            Self::WebSocketClientLimit,
+            Self::WebSocketGlobalLimit,
             Self::BadHandshake,
             Self::HandshakeVersion,
             Self::RequestTimeout,
@@ -152,6 +164,30 @@ impl Refusal {
                 403,
                 "upgrade_not_allowed",
                 "the route takes no WebSockets",
+                "http_request_denied",
+            ),
+            Self::OriginNotAllowed => (
+                403,
+                "origin_not_allowed",
+                "pages of this origin may open no WebSocket here",
+                "http_request_denied",
+            ),
+            Self::SubprotocolNotAllowed => (
+                400,
+                "subprotocol_not_allowed",
+                "none of the subprotocols offered is spoken here",
+                "http_request_denied",
+            ),
+            Self::WebSocketClientLimit => (
+                429,
+                "websocket_client_limit",
+                "this client has as many WebSockets open as it may",
+                "http_request_denied",
+            ),
+            Self::WebSocketGlobalLimit => (
+                503,
+                "websocket_global_limit",
+                "as many WebSockets are open as may be",
                 "http_request_denied",
             ),
             Self::BadHandshake => (
@@ -261,7 +297,10 @@ impl Refusal {
                     .try_into()
                     .unwrap_or(u64::MAX),
             ),
-            Self::NoPeer | Self::Draining => Some(1),
+            Self::NoPeer
+            | Self::Draining
+            | Self::WebSocketClientLimit
+            | Self::WebSocketGlobalLimit => Some(1),
             _ => None,
         }
     }

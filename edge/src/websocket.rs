@@ -1,5 +1,14 @@
 //! Which upgrades pass: a valid WebSocket handshake (RFC 6455 4.1), on a route that takes one.
 
+pub mod clock;
+pub mod ending;
+pub mod frame;
+mod origin;
+mod places;
+
+pub use origin::Origin;
+pub use places::{Global, PerClient, Place, Places};
+
 use http::header::{self, HeaderMap, HeaderName};
 use http::{Method, Version};
 
