@@ -29,12 +29,12 @@ pub struct Line<'a> {
     pub route: &'a str,
     /// The status of the answer; 0 where none was sent.
     pub status: u16,
-    /// Why edge said no; absent where it did not.
+    /// Why edge said no, or why a WebSocket ended; absent where edge did not say no.
     #[serde(skip_serializing_if = "str::is_empty")]
     pub reason: &'a str,
-    /// Bytes of the request's body.
+    /// Bytes of the request's body, or from the client through a WebSocket.
     pub bytes_in: u64,
-    /// Bytes of the answer's body.
+    /// Bytes of the answer's body, or to the client.
     pub bytes_out: u64,
     /// The upstream's name.
     #[serde(skip_serializing_if = "str::is_empty")]
@@ -65,6 +65,22 @@ pub struct Line<'a> {
     /// The client's program, as it calls itself.
     #[serde(skip_serializing_if = "str::is_empty")]
     pub user_agent: &'a str,
+    /// How a WebSocket ended.
+    #[serde(flatten, skip_serializing_if = "Option::is_none")]
+    pub websocket: Option<Closed>,
+}
+
+/// How a WebSocket ended, and what it came to.
+#[derive(Debug, Clone, Copy, Serialize)]
+pub struct Closed {
+    /// The close code (RFC 6455 7.4).
+    pub code: u16,
+    /// Who began: `client`, `upstream` or `edge`.
+    pub by: &'static str,
+    /// Messages from the client.
+    pub messages_in: u64,
+    /// Messages to the client.
+    pub messages_out: u64,
 }
 
 /// Where the lines go: to a writer of its own, so that no request waits for the disk.
@@ -142,6 +158,7 @@ mod tests {
             cache: "hit",
             cache_reason: None,
             user_agent: "",
+            websocket: None,
         };
         let text = serde_json::to_string(&line).unwrap();
         assert!(!text.contains('\n') && !text.contains("upstream"), "{text}");

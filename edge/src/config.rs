@@ -9,9 +9,11 @@ mod describe;
 mod fault;
 mod reader;
 mod route;
+mod websocket;
 
 pub use fault::{Fault, Faults};
 pub use route::{Route, RouteLimit};
+pub use websocket::WebSocket;
 
 use std::net::SocketAddr;
 use std::ops::Range;
@@ -43,6 +45,8 @@ pub struct Config {
     pub clients: usize,
     /// `[timeout]`
     pub timeout: Timeout,
+    /// `[websocket]` for all routes that set none of their own.
+    pub websocket: crate::websocket::Settings,
     /// `[cache]`
     pub cache: Cache,
     /// `[upstream.NAME]`, by name.
@@ -82,8 +86,6 @@ pub struct Timeout {
     pub connect: Duration,
     /// For the whole answer, from the request's arrival to the last byte.
     pub response: Option<Duration>,
-    /// For a WebSocket on which nothing moves.
-    pub idle: Option<Duration>,
     /// For a client to send a request's head.
     pub head: Duration,
     /// For a client to send a request's body.
@@ -150,8 +152,8 @@ impl Config {
 
     /// Every key that a file may hold, as (table, key): what the documents must name.
     pub fn keys() -> Vec<(&'static str, &'static str)> {
-        let source =
-            "[upstream.a]\npeers = []\n[[route]]\ncache = {}\nlimit = { burst = {} }\ntimeout = {}";
+        let source = "[upstream.a]\npeers = []\n[[route]]\ncache = {}\nlimit = { burst = {} }\ntimeout = {}\n\
+             websocket = {}";
         let mut report = Report::new(source);
         let (root, _) = DeTable::parse_recoverable(source);
         read_all(&root, &mut report);
@@ -181,6 +183,10 @@ fn read_all(root: &Spanned<DeTable<'_>>, report: &mut Report<'_>) -> Option<Conf
         Table::of("[timeout]", file.value("timeout", report), report),
         report,
     );
+    let websocket = websocket::read_websocket(
+        Table::of("[websocket]", file.value("websocket", report), report),
+        report,
+    );
     let cache = read_cache(
         Table::of("[cache]", file.value("cache", report), report),
         report,
@@ -191,7 +197,12 @@ fn read_all(root: &Spanned<DeTable<'_>>, report: &mut Report<'_>) -> Option<Conf
         .iter()
         .map(|(upstream, _)| upstream.name.as_str())
         .collect();
-    let routes = route::read_routes(routes, &names, &limit, &timeout, report);
+    let defaults = route::Defaults {
+        limit: &limit,
+        timeout: &timeout,
+        websocket: &websocket,
+    };
+    let routes = route::read_routes(routes, &names, &defaults, report);
     file.finish(report);
 
     check::upstreams_are_used(&upstreams, &routes, report);
@@ -206,6 +217,7 @@ fn read_all(root: &Spanned<DeTable<'_>>, report: &mut Report<'_>) -> Option<Conf
         limit,
         clients,
         timeout,
+        websocket,
         cache,
         upstreams: upstreams
             .into_iter()
@@ -441,9 +453,6 @@ fn read_timeout(mut table: Table<'_, '_>, report: &mut Report<'_>) -> Timeout {
         connect: table.or("connect", Duration::from_secs(1), report),
         response: table
             .or("response", Switch::On(Duration::from_secs(30)), report)
-            .on(),
-        idle: table
-            .or("idle", Switch::On(Duration::from_secs(3_600)), report)
             .on(),
         head: read_head(&mut table, report),
         body: table

@@ -10,7 +10,6 @@ use pingora::protocols::Stream;
 use pingora::proxy::HttpProxy;
 use pingora::server::ShutdownWatch;
 use prometheus::IntGauge;
-use tokio::sync::watch;
 
 use crate::connection::{Connection, Guarded, Times};
 use crate::gateway::Gateway;
@@ -25,8 +24,6 @@ pub(crate) struct Door {
     most: usize,
     times: Times,
     metrics: Arc<Metrics>,
-    /// True once no WebSocket may go on.
-    cut: watch::Receiver<bool>,
 }
 
 /// How many connections are open; edge ends when none is.
@@ -75,7 +72,6 @@ impl Door {
         most: usize,
         times: Times,
         metrics: Arc<Metrics>,
-        cut: watch::Receiver<bool>,
     ) -> Self {
         Self {
             proxy: Arc::new(proxy),
@@ -83,7 +79,6 @@ impl Door {
             most,
             times,
             metrics,
-            cut,
         }
     }
 }
@@ -95,7 +90,7 @@ impl ServerApp for Door {
         stream: Stream,
         shutdown: &ShutdownWatch,
     ) -> Option<Stream> {
-        let Some(_entered) = self.open.enter(self.most) else {
+        let Some(entered) = self.open.enter(self.most) else {
             self.metrics.connections_refused.inc();
             return None;
         };
@@ -110,15 +105,12 @@ impl ServerApp for Door {
             tracing::info!(reason = refusal.reason(), client, "request_malformed");
         }
         if let Some((client, tunnel)) = connection.take_over() {
-            let mut cut = self.cut.clone();
-            let ending = async move {
-                if cut.wait_for(|cut| *cut).await.is_err() {
-                    // Nobody is left who could say so.
-                    std::future::pending::<()>().await;
-                }
-            };
-            // Boxed: a connection that never becomes a WebSocket need not hold room for one.
-            Box::pin(tunnel::run(client, tunnel, ending)).await;
+            // A task of its own: Pingora's holds room for the work on a request for as long as
+            // it lives, and a WebSocket may live for days.
+            tokio::spawn(async move {
+                tunnel::run(client, tunnel).await;
+                drop(entered);
+            });
         }
         None
     }

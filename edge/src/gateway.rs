@@ -34,14 +34,16 @@ use crate::config::Timeout;
 use crate::connection::Connection;
 use crate::deadline::Deadline;
 use crate::exchange::{CacheState, Exchange};
-use crate::limit::{Decision, Limits};
+use crate::limit::{Clients, Decision, Limits};
 use crate::metrics::Metrics;
 use crate::refusal::Refusal;
 use crate::route::{Path, Rewrite, Routes};
+use crate::sockets::Sockets;
 use crate::store::Store;
 use crate::upstream::{self, Upstream, http_peer};
+use crate::websocket::{Place, Places};
 use crate::{cache, forward, limit, respond, websocket};
-use request::{host_of, one_content_length, path_of};
+use request::{host_and_port, host_of, one_content_length, path_of};
 
 /// All that the steps need: policies, upstreams, and the record.
 pub(crate) struct Gateway {
@@ -58,6 +60,8 @@ pub(crate) struct Gateway {
     pub(crate) predictor: &'static Uncacheable,
     /// For WebSockets, whose connections are never shared.
     pub(crate) connector: TransportConnector,
+    /// The open WebSockets.
+    pub(crate) sockets: Arc<Sockets>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) log: AccessLog,
     /// Stands in for a request's connection until that is known.
@@ -77,7 +81,15 @@ pub(crate) struct Rule {
     pub(crate) cache: Option<cache::Policy>,
     pub(crate) limits: Limits,
     pub(crate) timeout: Timeout,
-    pub(crate) websocket: bool,
+    pub(crate) websocket: Option<WebSocket>,
+}
+
+/// What a route lets through of WebSockets, with what has been used of it.
+pub(crate) struct WebSocket {
+    pub(crate) settings: websocket::Settings,
+    pub(crate) places: Places,
+    /// Each client's messages.
+    pub(crate) messages: Option<Arc<Clients>>,
 }
 
 /// What edge holds for one request while Pingora works on it. Boxed: Pingora moves it about, and
@@ -125,7 +137,8 @@ impl Held {
 /// How an admitted request goes on.
 enum Passage {
     Forward,
-    Upgrade,
+    /// With a place among the open WebSockets.
+    Upgrade(Place),
 }
 
 impl Gateway {
@@ -182,11 +195,16 @@ impl Gateway {
         if !websocket::asks(request.version, &request.headers) {
             return Ok(Passage::Forward);
         }
-        websocket::permit(rule.websocket, &request.method, &request.headers)?;
+        let websocket = rule.websocket.as_ref();
+        let websocket = websocket.ok_or(Refusal::UpgradeNotAllowed)?;
+        let (method, headers) = (&request.method, &request.headers);
+        let authority = host_and_port(request).unwrap_or(host);
+        websocket.settings.permit(method, headers, authority)?;
         if *self.draining.borrow() {
             return Err(Refusal::Draining);
         }
-        Ok(Passage::Upgrade)
+        let place = websocket.places.take(exchange.client.key)?;
+        Ok(Passage::Upgrade(place))
     }
 
     fn rule(&self, exchange: &Exchange) -> Option<&Rule> {
@@ -232,14 +250,21 @@ impl ProxyHttp for Gateway {
                 self.start_clocks(session, context);
                 Ok(false)
             }
-            Ok(Passage::Upgrade) => {
+            Ok(Passage::Upgrade(place)) => {
                 self.start_clocks(session, context);
                 // Boxed: every request's future would be as large as an upgrade's.
-                Box::pin(self.upgrade(session, context))
+                Box::pin(self.upgrade(session, context, place))
                     .await
                     .map(|()| true)
             }
-            Err(refusal) => context.refuse(session, refusal).await.map(|()| true),
+            Err(refusal) => {
+                let request = session.req_header();
+                if websocket::asks(request.version, &request.headers) {
+                    let route = context.exchange.route;
+                    self.metrics.websocket_refused(route, &refusal);
+                }
+                context.refuse(session, refusal).await.map(|()| true)
+            }
         }
     }
 

@@ -21,15 +21,14 @@ use tokio::net::TcpStream;
 
 use crate::refusal::Refusal;
 use crate::upstream::{self, Upstream, http_peer};
+use crate::websocket::Offers;
 
 /// What the peer said to the handshake.
 pub(crate) enum Answer {
     /// 101: the streams belong to the two sides from now on.
     Switched {
         head: Box<ResponseHeader>,
-        peer: Stream,
-        /// What the peer sent together with its 101.
-        early: Bytes,
+        opened: Opened,
     },
     /// Anything else, which passes through like every answer.
     Other {
@@ -38,12 +37,22 @@ pub(crate) enum Answer {
     },
 }
 
+/// A connection to a peer that has become a WebSocket.
+pub(crate) struct Opened {
+    pub(crate) peer: Stream,
+    /// What the peer sent together with its 101.
+    pub(crate) early: Bytes,
+    /// Was permessage-deflate agreed on?
+    pub(crate) compressed: bool,
+}
+
 /// Asks the peers of `upstream`, one after the other, until one can be reached.
 pub(crate) async fn ask(
     connector: &TransportConnector,
     upstream: &Upstream,
     tried: &mut Vec<usize>,
     request: Box<RequestHeader>,
+    offers: &Offers,
     connect_timeout: Duration,
 ) -> Result<Answer, Refusal> {
     let stream = connect(connector, upstream, tried, connect_timeout).await?;
@@ -60,7 +69,7 @@ pub(crate) async fn ask(
         let head = session.resp_header().ok_or(Refusal::UpstreamInvalid)?;
         if head.status == StatusCode::SWITCHING_PROTOCOLS {
             let head = Box::new(head.clone());
-            return switch(session, head).await;
+            return switch(session, head, offers).await;
         }
         // Other interim answers concern the peer and edge only.
         if !head.status.is_informational() {
@@ -110,6 +119,7 @@ impl L4Connect for Unbuffered {
 async fn switch(
     mut session: Box<HttpSession>,
     head: Box<ResponseHeader>,
+    offers: &Offers,
 ) -> Result<Answer, Refusal> {
     let websocket = head
         .headers
@@ -118,6 +128,8 @@ async fn switch(
     if !websocket || !head.headers.contains_key(header::SEC_WEBSOCKET_ACCEPT) {
         return Err(Refusal::UpstreamInvalid);
     }
+    let compressed = offers.agreed(&head.headers);
+    let compressed = compressed.ok_or(Refusal::UpstreamInvalid)?;
     let early = if_ready(session.read_body_bytes()).await;
     let early = match early {
         None => Bytes::new(),
@@ -126,8 +138,11 @@ async fn switch(
     };
     Ok(Answer::Switched {
         head,
-        peer: session.into_inner(),
-        early,
+        opened: Opened {
+            peer: session.into_inner(),
+            early,
+            compressed,
+        },
     })
 }
 

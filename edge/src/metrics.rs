@@ -11,6 +11,7 @@ use prometheus::{
 
 use crate::exchange::{CacheState, Exchange};
 use crate::refusal::Refusal;
+use crate::websocket::ending::{Ending, code_label};
 
 /// The buckets of the times that people feel, in seconds.
 const SECONDS: &[f64] = &[
@@ -32,6 +33,8 @@ pub struct Metrics {
     requests: IntCounterVec,
     /// Each route's own figures, in the order of the routes; the last is for no route.
     routes: Vec<PerRoute>,
+    websockets_closed: IntCounterVec,
+    websockets_refused: IntCounterVec,
     /// Requests that were not even HTTP, by reason.
     malformed: IntCounterVec,
     /// Connections from clients open now.
@@ -79,9 +82,15 @@ pub struct WebSockets {
     pub opened: IntCounter,
     /// How long they lived.
     pub lifetime: Histogram,
-    /// Bytes from clients.
+    /// How long clients took to answer edge's Pings.
+    pub ping: Histogram,
+    /// Messages from clients.
+    pub messages_in: IntCounter,
+    /// Messages to clients.
+    pub messages_out: IntCounter,
+    /// Bytes from clients, the frames' headers included.
     pub bytes_in: IntCounter,
-    /// Bytes to clients.
+    /// Bytes to clients, the frames' headers included.
     pub bytes_out: IntCounter,
 }
 
@@ -139,10 +148,30 @@ impl Metrics {
             "How long WebSockets lived",
             LIFETIMES,
         )?;
+        let ping = make.histograms(
+            "edge_websocket_ping_seconds",
+            "From edge's Ping to the client's Pong",
+            SECONDS,
+        )?;
+        let messages = make.counters(
+            "edge_websocket_messages_total",
+            "Messages through WebSockets",
+            &["route", "direction"],
+        )?;
         let moved = make.counters(
             "edge_websocket_bytes_total",
-            "Bytes through WebSockets",
+            "Bytes through WebSockets, the frames' headers included",
             &["route", "direction"],
+        )?;
+        let closed = make.counters(
+            "edge_websockets_closed_total",
+            "WebSockets closed, by close code and by who began",
+            &["route", "code", "by"],
+        )?;
+        let refused = make.counters(
+            "edge_websockets_refused_total",
+            "Upgrades that edge refused, by reason",
+            &["route", "reason"],
         )?;
         let per_route = |(name, websocket): (&str, bool)| PerRoute {
             name: name.to_owned(),
@@ -162,6 +191,9 @@ impl Metrics {
                 open: open.with_label_values(&[name]),
                 opened: opened.with_label_values(&[name]),
                 lifetime: lifetime.with_label_values(&[name]),
+                ping: ping.with_label_values(&[name]),
+                messages_in: messages.with_label_values(&[name, "in"]),
+                messages_out: messages.with_label_values(&[name, "out"]),
                 bytes_in: moved.with_label_values(&[name, "in"]),
                 bytes_out: moved.with_label_values(&[name, "out"]),
             }),
@@ -185,6 +217,8 @@ impl Metrics {
                 &["route", "method", "status", "reason"],
             )?,
             routes,
+            websockets_closed: closed,
+            websockets_refused: refused,
             malformed: make.counters(
                 "edge_malformed_total",
                 "Requests refused before they could be read, by reason",
@@ -266,6 +300,20 @@ impl Metrics {
     pub fn limit_allowed(&self, route: usize) {
         if let Some(route) = self.route(Some(route)) {
             route.allowed.inc();
+        }
+    }
+
+    /// A WebSocket has ended.
+    pub fn websocket_closed(&self, route: &str, ending: Ending) {
+        let labels = [route, code_label(ending.code()), ending.by().as_str()];
+        self.websockets_closed.with_label_values(&labels).inc();
+    }
+
+    /// An upgrade was refused.
+    pub fn websocket_refused(&self, route: Option<usize>, refusal: &Refusal) {
+        if let Some(route) = self.route(route) {
+            let labels = [route.name.as_str(), refusal.reason()];
+            self.websockets_refused.with_label_values(&labels).inc();
         }
     }
 

@@ -21,16 +21,16 @@ use tracing_appender::non_blocking::NonBlocking;
 
 use crate::access_log::AccessLog;
 use crate::admin::Admin;
-use crate::config::Config;
+use crate::config::{Config, Route};
 use crate::connection::Times;
 use crate::door::{Door, Open};
-use crate::gateway::{Gateway, Rule, Uncacheable};
+use crate::gateway::{Gateway, Rule, Uncacheable, WebSocket};
 use crate::health;
 use crate::life::Life;
-use crate::limit::{Bucket, Clients, Limits, Quota};
 use crate::metrics::Metrics;
 use crate::route::Routes;
-use crate::sketch::Sketch;
+use crate::shares::{Share, Shares};
+use crate::sockets::Sockets;
 use crate::store::Store;
 use crate::upstream::Upstream;
 
@@ -46,8 +46,7 @@ pub struct Edge {
     stop: watch::Sender<bool>,
     /// Closes the admin listener, last of all.
     stop_admin: watch::Sender<bool>,
-    /// Ends the WebSockets that are still open.
-    cut: watch::Sender<bool>,
+    sockets: Arc<Sockets>,
     tasks: Vec<JoinHandle<()>>,
 }
 
@@ -72,7 +71,7 @@ impl Edge {
         let names = config
             .routes
             .iter()
-            .map(|route| (route.name.as_str(), route.websocket));
+            .map(|route| (route.name.as_str(), route.websocket.is_some()));
         let names: Vec<_> = names.collect();
         let metrics = Arc::new(Metrics::new(&names).map_err(io::Error::other)?);
         let life = Arc::new(Life::new());
@@ -85,7 +84,7 @@ impl Edge {
         let upstreams = upstreams(&config).await;
         let (stop, _) = watch::channel(false);
         let (stop_admin, _) = watch::channel(false);
-        let (cut, _) = watch::channel(false);
+        let sockets = Arc::new(Sockets::default());
         let mut tasks = watch_peers(&upstreams, &metrics);
 
         let lost = log.as_ref().map(NonBlocking::error_counter);
@@ -105,6 +104,7 @@ impl Edge {
             lock: Box::leak(CacheLock::new_boxed(LOCK_AGE)),
             predictor: Box::leak(Box::new(Uncacheable::new(UNCACHEABLE, None))),
             connector: TransportConnector::new(None),
+            sockets: sockets.clone(),
             metrics: metrics.clone(),
             log: AccessLog::new(log.filter(|_| config.log.access)),
             nowhere: Arc::default(),
@@ -120,7 +120,6 @@ impl Edge {
                 keepalive: config.timeout.keepalive,
             },
             metrics.clone(),
-            cut.subscribe(),
         );
         let mut service = Service::new("traffic".to_owned(), door);
         // Pingora's parser has a buffer of its own; one below it would be held by every connection.
@@ -151,7 +150,7 @@ impl Edge {
             drain_delay,
             stop,
             stop_admin,
-            cut,
+            sockets,
             tasks,
         })
     }
@@ -176,10 +175,17 @@ impl Edge {
             tokio::time::sleep(self.drain_delay).await;
         }
         self.stop.send_replace(true);
-        let finished = tokio::time::timeout(self.drain, self.nothing_open()).await;
+        // What is told last still has a tenth of the time to say goodbye.
+        let finishing = async {
+            tokio::select! {
+                () = self.sockets.close_within(self.drain.mul_f64(0.9)) => self.nothing_open().await,
+                () = self.nothing_open() => {}
+            }
+        };
+        let finished = tokio::time::timeout(self.drain, finishing).await;
         if finished.is_err() {
             tracing::warn!(open = self.open.count(), "drain_cut");
-            self.cut.send_replace(true);
+            self.sockets.cut();
             // What is cut is told so before the process goes.
             let _ = tokio::time::timeout(Duration::from_millis(500), self.nothing_open()).await;
         }
@@ -276,72 +282,18 @@ fn places(upstreams: &[Upstream]) -> impl Iterator<Item = (usize, usize)> {
 }
 
 fn rules(config: &Config, shares: &Shares) -> Vec<Rule> {
-    let rule = |(route, limits): (&crate::config::Route, &Limits)| Rule {
+    let rule = |(route, own): (&Route, &Share)| Rule {
         name: route.name.clone(),
         upstream: route.upstream,
         rewrite: route.rewrite.clone(),
         cache: route.cache,
-        limits: limits.clone(),
+        limits: own.limits.clone(),
         timeout: route.timeout,
-        websocket: route.websocket,
+        websocket: route.websocket.as_ref().map(|websocket| WebSocket {
+            settings: websocket.settings.clone(),
+            places: own.places.clone(),
+            messages: own.messages.clone(),
+        }),
     };
     config.routes.iter().zip(&shares.routes).map(rule).collect()
-}
-
-/// The buckets: the file's, shared by all routes that set none of their own, and theirs.
-struct Shares {
-    file: Limits,
-    routes: Vec<Limits>,
-}
-
-impl Shares {
-    fn new(config: &Config) -> Self {
-        let table = |quota: Quota| {
-            let overflow = Sketch::new(quota, config.clients);
-            Arc::new(Clients::new(
-                quota,
-                config.clients,
-                Some(Box::new(overflow)),
-            ))
-        };
-        let shared = |quota: Quota| (quota, Arc::new(Bucket::default()));
-        let file = Limits {
-            per_client: config.limit.per_client.map(table),
-            global: config.limit.global.map(shared),
-            status: config.limit.status,
-        };
-        let of_route = |route: &crate::config::Route| {
-            let (limit, settings) = (&route.limit, &route.limit.settings);
-            let per_client = |quota| match &file.per_client {
-                Some(table) if !limit.own_per_client => table.clone(),
-                _ => table(quota),
-            };
-            let global = |quota| match &file.global {
-                Some(bucket) if !limit.own_global => bucket.clone(),
-                _ => shared(quota),
-            };
-            Limits {
-                per_client: settings.per_client.map(per_client),
-                global: settings.global.map(global),
-                status: settings.status,
-            }
-        };
-        let routes = config.routes.iter().map(of_route).collect();
-        Self { file, routes }
-    }
-
-    fn tables(&self) -> Vec<Arc<Clients>> {
-        let mut tables: Vec<Arc<Clients>> = Vec::new();
-        for table in self
-            .routes
-            .iter()
-            .chain([&self.file])
-            .filter_map(|limits| limits.per_client.clone())
-        {
-            if !tables.iter().any(|known| Arc::ptr_eq(known, &table)) {
-                tables.push(table);
-            }
-        }
-        tables
-    }
 }

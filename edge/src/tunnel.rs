@@ -1,258 +1,286 @@
-//! A WebSocket that is open: edge owns both streams and moves the bytes, unchanged.
+//! A WebSocket that is open: edge owns both streams and moves the frames, unchanged.
 //!
 //! It begins when Pingora has let go of the client's stream, so nothing of Pingora's is held
 //! while it lasts, and no buffer is held while nothing moves.
+//!
+//! Where edge ends it, the upstream is told first: its answers to what came before still reach
+//! the client, and then the client is told.
 
-use std::cell::RefCell;
+mod account;
+mod pump;
+
 use std::future::poll_fn;
-use std::io;
-use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
-use bytes::{Buf, Bytes, BytesMut};
+use bytes::Bytes;
 use pingora::protocols::Stream;
-use prometheus::{IntCounter, IntGauge};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+pub(crate) use account::{MessageLimit, Moved};
+
+use crate::alarm::Alarm;
+use crate::metrics::WebSockets;
+use crate::sockets::{Entered, Told};
+use crate::websocket::clock::{Due, Times};
+use crate::websocket::ending::{By, Cause, Ending, is_sendable};
+use crate::websocket::frame::{self, Rules};
+use account::Account;
+use pump::Pump;
 
 /// What the relay needs to know of the request that became this WebSocket.
 pub(crate) struct Tunnel {
     /// The connection to the peer.
     pub(crate) peer: Stream,
-    /// What the peer sent together with its 101.
-    pub(crate) from_peer: Bytes,
     /// What the client sent without waiting for the 101.
     pub(crate) from_client: Bytes,
-    /// It ends when nothing has moved for so long.
-    pub(crate) idle: Option<Duration>,
-    /// Moving counters of the route.
-    pub(crate) bytes_in: IntCounter,
-    pub(crate) bytes_out: IntCounter,
+    /// What the peer sent together with its 101.
+    pub(crate) from_peer: Bytes,
+    /// What the client may send.
+    pub(crate) client_rules: Rules,
+    /// What the upstream may send.
+    pub(crate) upstream_rules: Rules,
+    pub(crate) times: Times,
+    pub(crate) limit: Option<MessageLimit>,
+    /// The route's figures, which move while it is open.
+    pub(crate) figures: WebSockets,
+    /// Its place among the open ones.
+    pub(crate) entered: Entered,
     /// Called once, when it has ended.
     pub(crate) closed: Box<dyn FnOnce(End) + Send + Sync>,
 }
 
-/// How a WebSocket ended.
+/// How a WebSocket ended, and what it came to.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct End {
-    /// One word for the log.
-    pub(crate) reason: &'static str,
-    pub(crate) bytes_in: u64,
-    pub(crate) bytes_out: u64,
+    pub(crate) ending: Ending,
+    /// From the client.
+    pub(crate) inward: Moved,
+    /// To the client.
+    pub(crate) outward: Moved,
     pub(crate) lasted: Duration,
 }
 
-/// A WebSocket that one side has ended is let go after so much silence of the other.
+/// So long the upstream may answer what came before edge's Close, until the client is told.
+const LAST_ANSWERS: Duration = Duration::from_secs(1);
+/// So long edge waits for the other side's Close, and then for the end of its connection.
+const FAREWELL: Duration = Duration::from_secs(5);
+/// A WebSocket that one side alone has ended is let go after so much silence of the other.
 const LINGER: Duration = Duration::from_secs(30);
 
-/// Moves the bytes until both sides have ended, nothing has moved for too long, or `ending`
-/// comes first.
-pub(crate) async fn run(mut client: Stream, tunnel: Tunnel, ending: impl Future<Output = ()>) {
+/// Moves the frames until both sides have ended, or one of them takes too long to.
+pub(crate) async fn run(client: Stream, tunnel: Tunnel) {
     let Tunnel {
-        mut peer,
-        from_peer,
+        peer,
         from_client,
-        idle,
-        bytes_in,
-        bytes_out,
+        from_peer,
+        client_rules,
+        upstream_rules,
+        times,
+        limit,
+        figures,
+        entered,
         closed,
     } = tunnel;
-    let began = Instant::now();
-    let mut inward = Pump::new(from_client, bytes_in);
-    let mut outward = Pump::new(from_peer, bytes_out);
-    let reason = {
-        let moving = relay(&mut client, &mut peer, &mut inward, &mut outward, idle);
-        let moving = std::pin::pin!(moving);
-        let ending = std::pin::pin!(ending);
-        tokio::select! {
-            reason = moving => reason,
-            () = ending => "draining",
-        }
+    let mut relay = Relay {
+        client,
+        peer,
+        inward: Pump::new(client_rules, from_client),
+        outward: Pump::new(upstream_rules, from_peer),
+        account: Account::new(times, limit, figures),
+        ending: None,
+        closing: None,
+        alarm: Alarm::default(),
     };
+    let told = entered.told();
+    poll_fn(|context| {
+        told.wake(context.waker());
+        Poll::Ready(())
+    })
+    .await;
+    poll_fn(|context| relay.poll(context, told)).await;
+    relay.account.tick();
     closed(End {
-        reason,
-        bytes_in: inward.moved,
-        bytes_out: outward.moved,
-        lasted: began.elapsed(),
+        ending: relay
+            .ending
+            .map_or(Ending::ClientClosed, |(ending, _)| ending),
+        inward: relay.account.inward,
+        outward: relay.account.outward,
+        lasted: relay.account.age(),
     });
 }
 
-async fn relay(
-    client: &mut Stream,
-    peer: &mut Stream,
-    inward: &mut Pump,
-    outward: &mut Pump,
-    idle: Option<Duration>,
-) -> &'static str {
-    loop {
-        let half_closed = inward.ended || outward.ended;
-        let patience = if half_closed { Some(LINGER) } else { idle };
-        let quiet_since = inward.last.max(outward.last);
-        let moving = poll_fn(|context| {
-            let first = inward.poll(context, client, peer);
-            let second = outward.poll(context, peer, client);
-            match (first, second) {
-                (Poll::Ready(Err(_)), _) | (_, Poll::Ready(Err(_))) => Poll::Ready(Some("reset")),
-                (Poll::Ready(Ok(())), Poll::Ready(Ok(()))) => Poll::Ready(Some("closed")),
-                // The side that is still open gets less patience from now on.
-                _ if !half_closed && (inward.ended || outward.ended) => Poll::Ready(None),
-                _ => Poll::Pending,
-            }
-        });
-        let Some(patience) = patience else {
-            match moving.await {
-                Some(reason) => return reason,
-                None => continue,
-            }
-        };
-        match tokio::time::timeout_at((quiet_since + patience).into(), moving).await {
-            Ok(Some(reason)) => return reason,
-            Ok(None) => {}
-            // One timer for a whole stretch of silence, not one for each message.
-            Err(_) if inward.last.max(outward.last) == quiet_since => {
-                return if half_closed { "half_closed" } else { "idle" };
-            }
-            Err(_) => {}
-        }
-    }
+struct Relay {
+    client: Stream,
+    peer: Stream,
+    /// From the client to the peer.
+    inward: Pump,
+    /// From the peer to the client.
+    outward: Pump,
+    account: Account,
+    /// How it ends, and from when on.
+    ending: Option<(Ending, Instant)>,
+    /// The Close that edge says to the client.
+    closing: Option<Closing>,
+    alarm: Alarm,
 }
 
-/// One direction.
-struct Pump {
-    /// What was read and could not be written yet; nothing more is read before it is gone.
-    held: BytesMut,
-    counter: IntCounter,
-    moved: u64,
-    /// When something moved last.
-    last: Instant,
-    /// The side that is read has ended.
-    read_all: bool,
-    /// And the other side was told.
-    ended: bool,
+struct Closing {
+    code: u16,
+    reason: &'static str,
+    /// Unless the upstream has said Close before, the client is told now.
+    by: Instant,
+    told: bool,
 }
 
-/// As much is read at once.
-const CHUNK: usize = 16 << 10;
-
-thread_local! {
-    /// One buffer for all WebSockets of a thread: in none of them is anything in flight while
-    /// another one is polled.
-    static SCRATCH: RefCell<Box<[u8]>> = RefCell::new(vec![0; CHUNK].into_boxed_slice());
-}
-
-impl Pump {
-    fn new(first: Bytes, counter: IntCounter) -> Self {
-        Self {
-            held: BytesMut::from(first),
-            counter,
-            moved: 0,
-            last: Instant::now(),
-            read_all: false,
-            ended: false,
-        }
-    }
-
-    fn poll(
-        &mut self,
-        context: &mut Context<'_>,
-        from: &mut Stream,
-        to: &mut Stream,
-    ) -> Poll<io::Result<()>> {
-        if self.ended {
-            return Poll::Ready(Ok(()));
-        }
+impl Relay {
+    fn poll(&mut self, context: &mut Context<'_>, told: &Told) -> Poll<()> {
         loop {
-            ready!(self.poll_write_held(context, to))?;
-            if self.read_all {
-                ready!(Pin::new(&mut *to).poll_flush(context))?;
-                ready!(Pin::new(&mut *to).poll_shutdown(context))?;
-                self.ended = true;
-                return Poll::Ready(Ok(()));
+            let now = self.account.tick();
+            let (client, peer) = (&mut self.client, &mut self.peer);
+            let _ = self.inward.poll(context, client, peer, &mut self.account);
+            let _ = self.outward.poll(context, peer, client, &mut self.account);
+            if self.react(now, told) {
+                continue;
             }
-            let read = SCRATCH.with_borrow_mut(|scratch| {
-                let mut buffer = ReadBuf::new(scratch);
-                match Pin::new(&mut *from).poll_read(context, &mut buffer) {
-                    Poll::Ready(Ok(())) => Poll::Ready(self.write(context, to, buffer.filled())),
-                    Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
-                    Poll::Pending => Poll::Pending,
-                }
-            });
-            match read {
-                Poll::Ready(read) => read?,
-                Poll::Pending => {
-                    ready!(Pin::new(&mut *to).poll_flush(context))?;
+            if told.to_end() || self.is_over(now) {
+                return Poll::Ready(());
+            }
+            let Some(at) = self.wake_at() else {
+                return Poll::Pending;
+            };
+            // A flood must not keep the clock from being looked at.
+            if at > now {
+                if self.alarm.is_set(now.into(), at.into()) {
                     return Poll::Pending;
                 }
+                ready!(self.alarm.poll(context, at.into()));
             }
+            self.ring();
         }
     }
 
-    /// Writes what was just read as far as it goes; the rest is held.
-    fn write(
-        &mut self,
-        context: &mut Context<'_>,
-        to: &mut Stream,
-        mut bytes: &[u8],
-    ) -> io::Result<()> {
-        if bytes.is_empty() {
-            self.read_all = true;
-        }
-        while !bytes.is_empty() {
-            match Pin::new(&mut *to).poll_write(context, bytes) {
-                Poll::Ready(Ok(0)) => return Err(io::ErrorKind::WriteZero.into()),
-                Poll::Ready(Ok(written)) => {
-                    self.count(written);
-                    bytes.advance(written);
-                }
-                Poll::Ready(Err(error)) => return Err(error),
-                Poll::Pending => {
-                    self.held = BytesMut::from(bytes);
-                    break;
-                }
+    /// Draws the conclusions from what has happened; true if there is more to move now.
+    fn react(&mut self, now: Instant, told: &Told) -> bool {
+        let fault = self.inward.fault.or(self.outward.fault);
+        let drain = (told.to_close() && self.is_open()).then_some(Cause::Draining);
+        if self.closing.is_none() {
+            if let Some(cause) = fault.or(drain) {
+                self.say_close(cause, now);
+                return true;
             }
+            self.notice(now);
         }
-        Ok(())
+        let silent = self.outward.said.is_some() || self.outward.is_mute();
+        if let Some(closing) = &mut self.closing
+            && !closing.told
+            && (silent || closing.by <= now)
+        {
+            closing.told = true;
+            let close = frame::close(closing.code, closing.reason, None);
+            self.outward.close(close);
+            return true;
+        }
+        self.finish()
     }
 
-    fn poll_write_held(
-        &mut self,
-        context: &mut Context<'_>,
-        to: &mut Stream,
-    ) -> Poll<io::Result<()>> {
-        while !self.held.is_empty() {
-            let written = ready!(Pin::new(&mut *to).poll_write(context, &self.held))?;
-            if written == 0 {
-                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+    /// Has nobody said Close yet? A client that only says no more still hears.
+    fn is_open(&self) -> bool {
+        matches!(self.ending, None | Some((Ending::ClientClosed, _))) && self.closing.is_none()
+    }
+
+    /// Has one of the two sides ended it?
+    fn notice(&mut self, now: Instant) {
+        let ending = if let Some(code) = self.inward.said {
+            // Its Close went on to the upstream, whose answer it gets; if need be, edge's.
+            let code = if is_sendable(code) { code } else { 1000 };
+            self.closing = Some(Closing {
+                code,
+                reason: "",
+                by: now + FAREWELL,
+                told: self.outward.said.is_some(),
+            });
+            Ending::Said(By::Client, self.inward.said.unwrap_or(code))
+        } else if let Some(code) = self.outward.said {
+            Ending::Said(By::Upstream, code)
+        } else if self.outward.ended {
+            // A client is never left without a Close, whatever became of its upstream.
+            return self.say_close(Cause::UpstreamClosed, now);
+        } else if self.inward.ended {
+            self.account.gone();
+            Ending::ClientClosed
+        } else {
+            return;
+        };
+        self.ending.get_or_insert((ending, now));
+    }
+
+    /// edge ends it: the upstream is told at once, the client when the upstream has had its say.
+    fn say_close(&mut self, cause: Cause, now: Instant) {
+        self.ending.get_or_insert((Ending::Edge(cause), now));
+        let key = fastrand::u32(..).to_be_bytes();
+        let close = frame::close(cause.code(), cause.reason(), Some(key));
+        self.inward.close(close);
+        self.outward.keep_close = true;
+        let gone = matches!(cause, Cause::UpstreamClosed | Cause::PongTimeout);
+        self.closing = Some(Closing {
+            code: cause.code(),
+            reason: cause.reason(),
+            by: if gone { now } else { now + LAST_ANSWERS },
+            told: false,
+        });
+    }
+
+    /// Ends the connections to whom all has been said.
+    fn finish(&mut self) -> bool {
+        // A server ends the connection once both have said Close (RFC 6455 7.1.1).
+        let heard_out = self.inward.said.is_some() || self.inward.is_mute();
+        let client = self.outward.is_settled() && (heard_out || self.outward.ended);
+        let peer = self.inward.ended;
+        let more = (client && !self.outward.finish) || (peer && !self.inward.finish);
+        self.outward.finish |= client;
+        self.inward.finish |= peer;
+        more
+    }
+
+    fn is_over(&self, now: Instant) -> bool {
+        let client = self.inward.ended && (self.outward.finished || self.outward.broken);
+        let peer = self.outward.ended;
+        // A client that neither speaks nor hears needs no upstream.
+        let alone = self.inward.ended && self.outward.broken && self.inward.finished;
+        (client && peer) || alone || self.over_at().is_some_and(|at| at <= now)
+    }
+
+    /// When edge waits no longer for anybody.
+    fn over_at(&self) -> Option<Instant> {
+        let (_, since) = self.ending?;
+        Some(match &self.closing {
+            Some(closing) => closing.by + FAREWELL,
+            None => since.max(self.account.moved_at()) + LINGER,
+        })
+    }
+
+    fn wake_at(&self) -> Option<Instant> {
+        let told = match &self.closing {
+            Some(closing) if !closing.told => Some(closing.by),
+            _ => self.over_at(),
+        };
+        let clock = self.account.next().filter(|_| self.is_open());
+        told.into_iter().chain(clock).min()
+    }
+
+    /// Does what the clock asks for.
+    fn ring(&mut self) {
+        let now = self.account.tick();
+        if !self.is_open() {
+            return;
+        }
+        match self.account.due(self.inward.is_behind()) {
+            Some(Due::Ping) => {
+                let ping = self.account.ping(self.outward.is_behind());
+                self.outward.ping(ping);
             }
-            self.count(written);
-            self.held.advance(written);
+            Some(Due::Close(cause)) => self.say_close(cause, now),
+            None => {}
         }
-        // What is empty gives its memory back.
-        if self.held.capacity() > 0 {
-            self.held = BytesMut::new();
-        }
-        Poll::Ready(Ok(()))
-    }
-
-    fn count(&mut self, bytes: usize) {
-        self.last = Instant::now();
-        self.moved += bytes as u64;
-        self.counter.inc_by(bytes as u64);
-    }
-}
-
-/// Counts a WebSocket as open for as long as it lives.
-pub(crate) struct Open(IntGauge);
-
-impl Open {
-    pub(crate) fn new(count: IntGauge) -> Self {
-        count.inc();
-        Self(count)
-    }
-}
-
-impl Drop for Open {
-    fn drop(&mut self) {
-        self.0.dec();
     }
 }

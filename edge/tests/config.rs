@@ -216,12 +216,14 @@ fn used(source: &str) -> Vec<Used> {
             ("the file", "log") => "[log]",
             ("the file", "limit") => "[limit]",
             ("the file", "timeout") => "[timeout]",
+            ("the file", "websocket") => "[websocket]",
             ("the file", "cache") => "[cache]",
             ("[limit]", "status") => "[limit] status",
             (_, "burst") => "burst",
             ("[[route]]", "cache") => "a route's cache",
             ("[[route]]", "limit") => "a route's limit",
             ("[[route]]", "timeout") => "a route's timeout",
+            ("[[route]]", "websocket") => "a route's websocket",
             ("a route's limit", "status") => "a route's limit.status",
             _ => panic!("the test does not know the table `{key}` in {place}: enter it here"),
         }
@@ -666,7 +668,7 @@ fn a_line_that_fills_a_screen_can_still_be_shown() {
 #[test]
 fn a_route_takes_from_the_file_what_it_does_not_set() {
     let head = "[limit]\nper_client = \"10/s\"\nglobal = \"100/s\"\nburst = 20\nstatus = { global = 429 }\n\
-                [timeout]\nconnect = \"1s\"\nresponse = \"3s\"\nidle = \"1h\"\nbody = \"9s\"\n";
+                [timeout]\nconnect = \"1s\"\nresponse = \"3s\"\nbody = \"9s\"\n";
     let read = |more: &str| {
         let source = format!("{head}{}", route_with(more));
         let mut config =
@@ -712,19 +714,12 @@ fn a_route_takes_from_the_file_what_it_does_not_set() {
     let (route, _, timeout) = read("timeout = \"5s\"");
     assert_eq!(route.timeout.response, Some(seconds(5)));
     assert_eq!(
-        (
-            route.timeout.connect,
-            route.timeout.idle,
-            route.timeout.body
-        ),
-        (timeout.connect, timeout.idle, timeout.body)
+        (route.timeout.connect, route.timeout.body),
+        (timeout.connect, timeout.body)
     );
 
-    let (route, _, timeout) = read("timeout = { idle = \"off\", connect = \"2s\" }");
-    assert_eq!(
-        (route.timeout.idle, route.timeout.connect),
-        (None, seconds(2))
-    );
+    let (route, _, timeout) = read("timeout = { connect = \"2s\" }");
+    assert_eq!(route.timeout.connect, seconds(2));
     assert_eq!(
         (route.timeout.response, route.timeout.body),
         (timeout.response, timeout.body)
@@ -763,7 +758,6 @@ fn what_is_left_out_has_the_default_of_the_reference() {
     let timeout = config.timeout;
     assert_eq!((timeout.connect, timeout.head), (seconds(1), seconds(10)));
     assert_eq!(timeout.response, Some(seconds(30)));
-    assert_eq!(timeout.idle, Some(seconds(3_600)));
     assert_eq!(timeout.body, Some(seconds(60)));
     assert_eq!(timeout.keepalive, seconds(75));
     assert_eq!(
@@ -773,8 +767,68 @@ fn what_is_left_out_has_the_default_of_the_reference() {
     let small = Config::read("", &file_with("[cache]\nmemory = \"512KiB\"")).unwrap();
     assert_eq!(small.cache.object, 512 << 10);
     let route = &config.routes[0];
-    assert_eq!((route.name.as_str(), route.websocket), ("/api/*", false));
-    assert!(route.cache.is_none() && config.upstreams[0].health.is_none());
+    assert_eq!(route.name, "/api/*");
+    assert!(
+        route.websocket.is_none() && route.cache.is_none() && config.upstreams[0].health.is_none()
+    );
+}
+
+#[test]
+fn a_websocket_has_the_bounds_of_the_reference_unless_it_sets_its_own() {
+    let seconds = Duration::from_secs;
+    let read = |file: &str, more: &str| {
+        let source = format!("{file}\n{}", route_with(more));
+        let mut config = Config::read("", &source).unwrap_or_else(|faults| panic!("{faults}"));
+        config.routes.remove(0).websocket
+    };
+    assert_eq!(read("", "websocket = false"), None);
+    let default = read("", "websocket = true").unwrap();
+    assert_eq!(read("", "websocket = {}").as_ref(), Some(&default));
+    assert!(!default.own_per_client && !default.own_global && !default.own_messages);
+    let own = default.settings;
+    assert_eq!(
+        (own.times.idle, own.times.lifetime),
+        (Some(seconds(3_600)), None)
+    );
+    assert_eq!(
+        (own.times.ping, own.times.pong),
+        (Some(seconds(30)), Some(seconds(10)))
+    );
+    assert_eq!((own.message, own.frame), (Some(4 << 20), Some(1 << 20)));
+    assert_eq!((own.per_client, own.global), (Some(20), Some(10_000)));
+    assert_eq!(own.messages_per_client.unwrap().within(Duration::ZERO), 100);
+    assert_eq!((own.origins, own.subprotocols), (None, None));
+
+    let file = "[websocket]\nper_client = 5\nidle = \"off\"\nmessages_per_client = \"1/s\"";
+    let route = "websocket = { ping = \"off\", global = \"off\", origins = \"same\" }";
+    let websocket = read(file, route).unwrap();
+    assert!(!websocket.own_per_client && !websocket.own_messages && websocket.own_global);
+    let own = websocket.settings;
+    assert_eq!((own.times.idle, own.times.ping), (None, None));
+    assert_eq!((own.per_client, own.global), (Some(5), None));
+    assert_eq!(own.origins.unwrap().len(), 1);
+}
+
+#[test]
+fn a_bound_on_websockets_that_does_nothing_is_a_fault() {
+    let route = |keys: &str| only_fault(&route_with(&format!("websocket = {{ {keys} }}")));
+    for (keys, said) in [
+        ("ping = \"off\", pong = \"5s\"", "nobody owes a pong"),
+        (
+            "message = \"1KiB\", frame = \"2KiB\"",
+            "expected at most `message`",
+        ),
+        ("per_client = 0", "expected 1 to 10000000, or \"off\""),
+        ("global = \"many\"", "whole number"),
+        ("origins = [\"app.example\"]", "as \"https://app.example\""),
+        ("subprotocols = \"a b\"", "as \"chat.v2\""),
+        ("lifetime = \"0s\"", "expected"),
+    ] {
+        let fault = route(keys);
+        assert!(fault.contains(said), "{keys}: {fault}");
+    }
+    let moved = only_fault(&file_with("[timeout]\nidle = \"1h\""));
+    assert!(moved.contains("`idle` belongs in [websocket]"), "{moved}");
 }
 
 #[test]

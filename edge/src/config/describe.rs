@@ -3,9 +3,10 @@
 use std::fmt;
 use std::time::Duration;
 
-use super::{Config, Route};
+use super::{Config, Route, WebSocket};
 use crate::limit::Quota;
 use crate::route::Rewrite;
+use crate::websocket::Settings;
 
 impl fmt::Display for Config {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -76,13 +77,6 @@ impl Config {
         };
         writeln!(f, "  upstream   {upstream}{rewrite}")?;
         let limit = &route.limit;
-        let whose = |own: bool| {
-            if own {
-                "its own"
-            } else {
-                "shared with other routes"
-            }
-        };
         writeln!(
             f,
             "  per_client {}",
@@ -108,12 +102,75 @@ impl Config {
             "  cache      {}",
             time(route.cache.map(|policy| policy.ttl))
         )?;
-        let websocket = if route.websocket {
-            format!("yes, idle {}", time(timeout.idle))
-        } else {
-            "no".to_owned()
-        };
-        writeln!(f, "  websocket  {websocket}")
+        match &route.websocket {
+            Some(websocket) => websocket.describe(f),
+            None => writeln!(f, "  websocket  no"),
+        }
+    }
+}
+
+impl WebSocket {
+    fn describe(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Settings {
+            times,
+            message,
+            frame,
+            messages_per_client,
+            per_client,
+            global,
+            origins,
+            subprotocols,
+        } = &self.settings;
+        writeln!(
+            f,
+            "  websocket  idle {}, ping {}, pong {}, lifetime {}",
+            time(times.idle),
+            time(times.ping),
+            time(times.pong),
+            time(times.lifetime)
+        )?;
+        let bytes = |size: &Option<u64>| size.map_or("off".to_owned(), |size| format!("{size} B"));
+        writeln!(
+            f,
+            "             message {}, frame {}",
+            bytes(message),
+            bytes(frame)
+        )?;
+        let messages = quota(messages_per_client.as_ref(), whose(self.own_messages));
+        writeln!(f, "             messages_per_client {messages}")?;
+        for (key, most, own) in [
+            ("per_client", per_client, self.own_per_client),
+            ("global", global, self.own_global),
+        ] {
+            match most {
+                Some(most) => writeln!(f, "             {key} {most} open, {}", whose(own))?,
+                None => writeln!(f, "             {key} off")?,
+            }
+        }
+        writeln!(
+            f,
+            "             origins {}, subprotocols {}",
+            list(origins.as_deref()),
+            list(subprotocols.as_deref())
+        )
+    }
+}
+
+fn list(members: Option<&[impl ToString]>) -> String {
+    members.map_or_else(
+        || "off".to_owned(),
+        |members| {
+            let members: Vec<_> = members.iter().map(ToString::to_string).collect();
+            members.join(", ")
+        },
+    )
+}
+
+fn whose(own: bool) -> &'static str {
+    if own {
+        "its own"
+    } else {
+        "shared with other routes"
     }
 }
 

@@ -9,10 +9,11 @@ use toml::de::DeValue;
 
 use super::fault::nearest;
 use super::reader::{FILE, Read, Report, Switch, Table, parsed};
+use super::websocket::{WebSocket, read_route_websocket};
 use super::{Own, Timeout, read_limit_keys};
 use crate::cache::Policy;
-use crate::limit;
 use crate::route::{Host, Match, Pattern, Rewrite};
+use crate::{limit, websocket};
 
 /// One rule: which requests, to which upstream, how.
 #[derive(Debug, Clone, PartialEq)]
@@ -31,8 +32,8 @@ pub struct Route {
     pub limit: RouteLimit,
     /// Its times, those of the file filled in.
     pub timeout: Timeout,
-    /// May a request become a WebSocket?
-    pub websocket: bool,
+    /// May a request become a WebSocket, and what then? `None`: it may not.
+    pub websocket: Option<WebSocket>,
 }
 
 /// A route's limits, those of the file filled in.
@@ -46,13 +47,19 @@ pub struct RouteLimit {
     pub own_global: bool,
 }
 
+/// What holds for a route that says nothing else.
+pub(super) struct Defaults<'a> {
+    pub(super) limit: &'a limit::Settings,
+    pub(super) timeout: &'a Timeout,
+    pub(super) websocket: &'a websocket::Settings,
+}
+
 pub(super) type Placed = (Option<Route>, Range<usize>);
 
 pub(super) fn read_routes(
     value: Option<&Spanned<DeValue<'_>>>,
     upstreams: &[&str],
-    limit: &limit::Settings,
-    timeout: &Timeout,
+    defaults: &Defaults<'_>,
     report: &mut Report<'_>,
 ) -> Vec<Placed> {
     let list = value.and_then(|value| value.get_ref().as_array());
@@ -68,7 +75,7 @@ pub(super) fn read_routes(
     let mut routes: Vec<Placed> = Vec::new();
     for value in list.into_iter().flatten() {
         let table = Table::of("[[route]]", Some(value), report);
-        let mut placed = read_route(table, upstreams, limit, timeout, report);
+        let mut placed = read_route(table, upstreams, defaults, report);
         if let Some(route) = &mut placed.0 {
             let base = route.name.clone();
             let taken = |name: &str| {
@@ -91,8 +98,7 @@ pub(super) fn read_routes(
 fn read_route(
     mut table: Table<'_, '_>,
     upstreams: &[&str],
-    limit: &limit::Settings,
-    timeout: &Timeout,
+    defaults: &Defaults<'_>,
     report: &mut Report<'_>,
 ) -> Placed {
     let path = table.require::<Pattern>("path", "as `path = \"/api/*\"`", report);
@@ -106,10 +112,10 @@ fn read_route(
     let cache = table
         .value("cache", report)
         .map(|value| (read_policy(value, report), value.span()));
-    let limit = read_route_limit(&mut table, limit, report);
-    let timeout = read_route_timeout(&mut table, timeout, report);
-    let websocket = table.or("websocket", false, report);
-    if let (true, Some((Some(_), span))) = (websocket, &cache) {
+    let limit = read_route_limit(&mut table, defaults.limit, report);
+    let timeout = read_route_timeout(&mut table, defaults.timeout, report);
+    let websocket = read_route_websocket(&mut table, defaults.websocket, report);
+    if let (Some(_), Some((Some(_), span))) = (&websocket, &cache) {
         report.fault(
             span,
             "a WebSocket cannot be cached",
@@ -127,7 +133,7 @@ fn read_route(
             "add \"GET\" to `methods`",
         );
     }
-    if websocket && !methods.is_empty() && !methods.contains(&Method::GET) {
+    if websocket.is_some() && !methods.is_empty() && !methods.contains(&Method::GET) {
         report.fault(
             table.span(),
             "a WebSocket begins with GET, which the route does not take",
@@ -270,7 +276,6 @@ fn read_route_timeout(
     let timeout = Timeout {
         connect: own.or("connect", file.connect, report),
         response: own.or("response", switch(file.response), report).on(),
-        idle: own.or("idle", switch(file.idle), report).on(),
         body: own.or("body", switch(file.body), report).on(),
         ..*file
     };

@@ -9,7 +9,7 @@ use pingora::proxy::Session;
 
 use super::Gateway;
 use super::request::host_and_port;
-use crate::access_log::Line;
+use crate::access_log::{Closed, Line};
 use crate::exchange::{CacheState, Exchange};
 use crate::tunnel::End;
 
@@ -52,6 +52,7 @@ impl Gateway {
                     .and_then(|agent| agent.to_str().ok())
                     .unwrap_or_default(),
             ),
+            websocket: None,
         }
     }
 }
@@ -73,7 +74,7 @@ pub(super) struct Record {
     path: String,
     id: String,
     client: IpAddr,
-    route: String,
+    pub(super) route: String,
     upstream: String,
     peer: String,
 }
@@ -104,9 +105,9 @@ impl Record {
             path: &self.path,
             route: &self.route,
             status: StatusCode::SWITCHING_PROTOCOLS.as_u16(),
-            reason: end.reason,
-            bytes_in: end.bytes_in,
-            bytes_out: end.bytes_out,
+            reason: end.ending.reason(),
+            bytes_in: end.inward.bytes,
+            bytes_out: end.outward.bytes,
             upstream: &self.upstream,
             peer: &self.peer,
             tries: 1,
@@ -116,6 +117,12 @@ impl Record {
             cache: CacheState::Off.as_str(),
             cache_reason: None,
             user_agent: "",
+            websocket: Some(Closed {
+                code: end.ending.code(),
+                by: end.ending.by().as_str(),
+                messages_in: end.inward.messages,
+                messages_out: end.outward.messages,
+            }),
         }
     }
 }

@@ -6,22 +6,29 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use http::{StatusCode, Version, header};
 use pingora::http::{RequestHeader, ResponseHeader};
-use pingora::protocols::Stream;
 use pingora::protocols::http::v1::client::HttpSession;
 use pingora::proxy::Session;
 use pingora::{Error, ErrorType, Result};
+use prometheus::IntGauge;
 
 use super::record::Record;
 use super::{Context, Gateway};
 use crate::exchange::Exchange;
-use crate::handshake::{self, Answer};
+use crate::handshake::{self, Answer, Opened};
+use crate::metrics::WebSockets;
 use crate::refusal::Refusal;
-use crate::tunnel::{End, Open, Tunnel};
+use crate::tunnel::{End, MessageLimit, Tunnel};
+use crate::websocket::{Offers, Place, Settings};
 use crate::{forward, respond};
 
 impl Gateway {
     /// Asks a peer to become a WebSocket; the client learns 101 only after the peer has said so.
-    pub(super) async fn upgrade(&self, session: &mut Session, context: &mut Context) -> Result<()> {
+    pub(super) async fn upgrade(
+        &self,
+        session: &mut Session,
+        context: &mut Context,
+        place: Place,
+    ) -> Result<()> {
         let mut request = Box::new(session.req_header().clone());
         for name in forward::hop_by_hop(&request.headers) {
             request.remove_header(&name);
@@ -30,17 +37,19 @@ impl Gateway {
         request.insert_header(header::CONNECTION, "Upgrade")?;
         request.insert_header(header::UPGRADE, "websocket")?;
         match self.ask_peer(request, context).await {
-            Ok(Answer::Switched { head, peer, early }) => {
-                self.open(session, context, head, peer, early).await
+            Ok(Answer::Switched { head, opened }) => {
+                self.open(session, context, head, opened, place).await
             }
             Ok(Answer::Other {
                 head,
                 session: peer,
             }) => pass_through(session, context, head, peer).await,
             Err(refusal) => {
-                if let Some(upstream) = self.upstream(&context.exchange) {
+                let exchange = &context.exchange;
+                if let Some(upstream) = self.upstream(exchange) {
                     self.metrics.count_failure(&upstream.name, &refusal);
                 }
+                self.metrics.websocket_refused(exchange.route, &refusal);
                 context.refuse(session, refusal).await
             }
         }
@@ -48,17 +57,20 @@ impl Gateway {
 
     async fn ask_peer(
         &self,
-        request: Box<RequestHeader>,
+        mut request: Box<RequestHeader>,
         context: &mut Context,
     ) -> Result<Answer, Refusal> {
         let left = context.deadline().left();
         let rule = self.rule(&context.exchange).ok_or(Refusal::Internal)?;
+        let websocket = rule.websocket.as_ref().ok_or(Refusal::Internal)?;
+        let offers = websocket.settings.offers(&request.headers);
+        offer(&mut request, &offers).map_err(|_| Refusal::Internal)?;
         let upstream = self.upstreams.get(rule.upstream).ok_or(Refusal::Internal)?;
         let connect = context.connect_within(&rule.timeout);
         let exchange = &mut context.exchange;
         exchange.upstream.began = Some(Instant::now());
         let tried = &mut exchange.upstream.tried;
-        let asking = handshake::ask(&self.connector, upstream, tried, request, connect);
+        let asking = handshake::ask(&self.connector, upstream, tried, request, &offers, connect);
         let answer = in_time(left, asking).await;
         let answer = answer.unwrap_or(Err(Refusal::ResponseTimeout));
         exchange.upstream_done();
@@ -71,8 +83,8 @@ impl Gateway {
         session: &mut Session,
         context: &mut Context,
         mut head: Box<ResponseHeader>,
-        peer: Stream,
-        early: Bytes,
+        opened: Opened,
+        place: Place,
     ) -> Result<()> {
         context.deadline().stop();
         context.exchange.status = StatusCode::SWITCHING_PROTOCOLS.as_u16();
@@ -91,7 +103,8 @@ impl Gateway {
             .and_then(Result::ok)
             .flatten()
             .unwrap_or_default();
-        if let Some(tunnel) = self.tunnel(session, &context.exchange, peer, early, from_client) {
+        let tunnel = self.tunnel(session, &context.exchange, opened, from_client, place);
+        if let Some(tunnel) = tunnel {
             context.connection.hand_over(tunnel);
         }
         Ok(())
@@ -101,31 +114,80 @@ impl Gateway {
         &self,
         session: &Session,
         exchange: &Exchange,
-        peer: Stream,
-        from_peer: Bytes,
+        opened: Opened,
         from_client: Bytes,
+        place: Place,
     ) -> Option<Tunnel> {
-        let rule = self.rule(exchange)?;
+        let websocket = self.rule(exchange)?.websocket.as_ref()?;
         let figures = self.metrics.route(exchange.route)?.websockets.clone()?;
-        figures.opened.inc();
-        let open = Open::new(figures.open);
-        let lifetime = figures.lifetime;
-        let record = Record::new(self, session, exchange);
-        let log = self.log.clone();
-        let closed = Box::new(move |end: End| {
-            drop(open);
-            lifetime.observe(end.lasted.as_secs_f64());
-            log.write(&record.closed(end));
-        });
+        let messages = websocket.messages.clone();
         Some(Tunnel {
-            peer,
-            from_peer,
+            peer: opened.peer,
             from_client,
-            idle: rule.timeout.idle,
-            bytes_in: figures.bytes_in,
-            bytes_out: figures.bytes_out,
-            closed,
+            from_peer: opened.early,
+            client_rules: websocket.settings.client_rules(opened.compressed),
+            upstream_rules: Settings::upstream_rules(opened.compressed),
+            times: websocket.settings.times,
+            limit: messages.map(|clients| MessageLimit {
+                clients,
+                key: exchange.client.key,
+                epoch: self.started,
+            }),
+            closed: self.closed(session, exchange, &figures, place),
+            figures,
+            entered: self.sockets.enter(),
         })
+    }
+
+    /// Counts a WebSocket as open, and what is to be done when it has ended.
+    fn closed(
+        &self,
+        session: &Session,
+        exchange: &Exchange,
+        figures: &WebSockets,
+        place: Place,
+    ) -> Box<dyn FnOnce(End) + Send + Sync> {
+        figures.opened.inc();
+        let open = Open::new(figures.open.clone());
+        let lifetime = figures.lifetime.clone();
+        let record = Record::new(self, session, exchange);
+        let (log, metrics) = (self.log.clone(), self.metrics.clone());
+        Box::new(move |end: End| {
+            drop((open, place));
+            lifetime.observe(end.lasted.as_secs_f64());
+            metrics.websocket_closed(&record.route, end.ending);
+            log.write(&record.closed(end));
+        })
+    }
+}
+
+/// The request offers the upstream this, and no other subprotocol and extension.
+fn offer(request: &mut RequestHeader, offers: &Offers) -> Result<()> {
+    for (name, offer) in [
+        (header::SEC_WEBSOCKET_PROTOCOL, &offers.subprotocols),
+        (header::SEC_WEBSOCKET_EXTENSIONS, &offers.extensions),
+    ] {
+        match offer {
+            Some(offer) => request.insert_header(name, offer)?,
+            None => drop(request.remove_header(&name)),
+        }
+    }
+    Ok(())
+}
+
+/// Counts a WebSocket as open for as long as it lives.
+struct Open(IntGauge);
+
+impl Open {
+    fn new(count: IntGauge) -> Self {
+        count.inc();
+        Self(count)
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.0.dec();
     }
 }
 
