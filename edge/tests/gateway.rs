@@ -12,10 +12,14 @@ mod deadlines;
 mod ending;
 #[path = "gateway/forwarding.rs"]
 mod forwarding;
+#[path = "gateway/frames.rs"]
+mod frames;
 #[path = "gateway/hostile.rs"]
 mod hostile;
 #[path = "gateway/limits.rs"]
 mod limits;
+#[path = "gateway/relay.rs"]
+mod relay;
 #[path = "gateway/routes.rs"]
 mod routes;
 #[path = "gateway/support.rs"]

@@ -2,11 +2,13 @@
 
 use std::time::{Duration, Instant};
 
+use crate::frames::{BINARY, CLOSE, End, HANDSHAKE, Relay, TEXT, masked, why};
 use crate::support::{Client, Upstream, edge, get, ms, no, ok, request, route_to, soon, until};
 use edge::config::Config;
 use edge::serve::Edge;
+use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 
 /// An upstream that takes its time.
 async fn slow(time: Duration) -> Upstream {
@@ -126,57 +128,163 @@ async fn what_does_not_finish_within_the_drain_is_cut() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_websocket_may_go_on_until_the_drain_is_over() {
-    let upstream = Upstream::serve(|mut visit| async move {
-        visit.head().await;
-        visit
-            .write("HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Accept: x\r\n\r\n")
-            .await;
-        visit.echo().await;
-    })
-    .await;
-    let tables =
-        "[server]\ndrain = \"1s\"\n".to_owned() + &route_to(upstream.address, "websocket = true");
-    let edge = edge(&tables).await;
-    let mut client = Client::connect(edge.address()).await;
-    let handshake = [
-        "Connection: Upgrade",
-        "Upgrade: websocket",
-        "Sec-WebSocket-Version: 13",
-        "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==",
-    ];
-    assert_eq!(client.ask("GET /ws", &handshake).await.status, 101);
+async fn a_client_that_does_not_answer_its_close_is_cut_when_the_drain_is_over() {
+    let mut relay = Relay::made("[server]\ndrain = \"1s\"\n", "", "").await;
+    let (mut client, mut peer) = relay.open().await;
     let began = Instant::now();
-    let ending = tokio::spawn(edge.end(true));
-    sleep(ms(300)).await;
-    client.send("still here").await;
-    assert_eq!(client.take(10).await.unwrap(), b"still here");
+    let ending = tokio::spawn(relay.edge.end(true));
+    peer.hears(CLOSE, why(1012, "draining")).await;
+    peer.say_frame(CLOSE, why(1012, "")).await;
+    client.hears(CLOSE, why(1012, "draining")).await;
+    assert!(began.elapsed() < ms(500), "{:?}", began.elapsed());
     assert_eq!(client.rest().await, b"");
     soon(ending).await.unwrap();
     let took = began.elapsed();
-    assert!(took >= ms(990) && took < ms(4_000), "{took:?}");
+    assert!(took >= ms(990) && took < ms(3_000), "{took:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn while_it_drains_no_websocket_begins() {
-    let upstream = slow(ms(0)).await;
-    let tables = "[server]\ndrain_delay = \"2s\"\n".to_owned()
-        + &route_to(upstream.address, "websocket = true");
-    let edge = edge(&tables).await;
-    let (address, admin) = (edge.address(), edge.admin());
-    let ending = tokio::spawn(edge.end(false));
+async fn what_a_client_asked_before_the_drain_is_answered_before_the_close() {
+    let mut relay = Relay::with("").await;
+    let (mut client, mut peer) = relay.open().await;
+    client.say_frame(TEXT, "question").await;
+    peer.hears(TEXT, "question").await;
+    let ending = tokio::spawn(relay.edge.end(true));
+    peer.hears(CLOSE, why(1012, "draining")).await;
+    client.hears_nothing().await;
+    peer.say_frame(TEXT, "answer").await;
+    peer.say_frame(CLOSE, why(1012, "")).await;
+    drop(peer);
+    client.hears(TEXT, "answer").await;
+    client.is_told(1012, "draining").await;
+    assert_eq!(client.end().await, b"");
+    soon(ending).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn while_it_drains_no_websocket_begins_and_none_is_disturbed_before_its_time() {
+    let mut relay = Relay::made("[server]\ndrain_delay = \"2s\"\n", "", "").await;
+    let (mut client, mut peer) = relay.open().await;
+    let (address, admin) = (relay.edge.address(), relay.edge.admin());
+    let ending = tokio::spawn(relay.edge.end(false));
     until(|| async { get(admin, "/readyz").await.status == 503 }).await;
-    let mut client = Client::connect(address).await;
-    let handshake = [
-        "Connection: Upgrade",
-        "Upgrade: websocket",
-        "Sec-WebSocket-Version: 13",
-        "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==",
-    ];
-    let refused = client.ask("GET /ws", &handshake).await;
+    let refused = Client::connect(address)
+        .await
+        .ask("GET /ws", &HANDSHAKE)
+        .await;
     assert_eq!(refused.refusal(), no(503, "draining"));
     assert!(refused.header("retry-after").is_some());
+    let figures = get(admin, "/metrics").await.text();
+    let counted = "edge_websockets_refused_total{reason=\"draining\",route=\"/*\"} 1";
+    assert!(figures.contains(counted), "{figures}");
+    client.say_frame(TEXT, "still here").await;
+    peer.hears(TEXT, "still here").await;
+    peer.say_frame(TEXT, "so am I").await;
+    client.hears(TEXT, "so am I").await;
+    peer.is_told(1012, "draining").await;
+    client.is_told(1012, "draining").await;
+    drop((client, peer));
     soon(ending).await.unwrap();
+    assert_eq!(relay.host.upstream.count(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn at_the_end_websockets_are_closed_one_after_the_other() {
+    let mut relay = Relay::made("[server]\ndrain = \"2s\"\n", "", "").await;
+    let mut told = tokio::task::JoinSet::new();
+    for _ in 0..20 {
+        let (mut client, mut peer) = relay.open().await;
+        told.spawn(async move {
+            peer.is_told(1012, "draining").await;
+            drop(peer);
+            client.is_told(1012, "draining").await;
+            let at = Instant::now();
+            assert_eq!(client.end().await, b"");
+            at
+        });
+    }
+    let began = Instant::now();
+    soon(relay.edge.end(true)).await;
+    let took = began.elapsed();
+    let mut told = told.join_all().await;
+    told.sort_unstable();
+    let told: Vec<_> = told.iter().map(|at| at.duration_since(began)).collect();
+    // One each 90 ms, the first at once.
+    assert!(told[0] < ms(400), "{told:?}");
+    assert!(told[19] - told[0] > ms(1_400), "{told:?}");
+    assert!(
+        (5..15).contains(&told.partition_point(|&at| at < ms(900))),
+        "{told:?}"
+    );
+    assert!(
+        took >= told[19] && took < told[19] + ms(500),
+        "{took:?} {told:?}"
+    );
+    let lines = relay.log.ended(20).await;
+    assert!(
+        lines
+            .iter()
+            .all(|line| line["code"] == 1012 && line["by"] == "edge")
+    );
+    assert!(lines.iter().all(|line| line["reason"] == "draining"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn once_all_websockets_have_closed_by_themselves_it_ends() {
+    let mut relay = Relay::made("[server]\ndrain = \"15s\"\n", "", "").await;
+    let mut open = Vec::new();
+    for _ in 0..5 {
+        open.push(relay.open().await);
+    }
+    let began = Instant::now();
+    let ending = tokio::spawn(relay.edge.end(true));
+    sleep(ms(100)).await;
+    drop(open);
+    soon(ending).await.unwrap();
+    let took = began.elapsed();
+    assert!(took < ms(3_000), "{took:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_says_no_more_is_told_of_the_end_too() {
+    let mut relay = Relay::made("[server]\ndrain = \"10s\"\n", "", "").await;
+    let (mut client, mut peer) = relay.open().await;
+    client.finish().await;
+    assert_eq!(peer.next_frame().await, None);
+    peer.say_frame(TEXT, "still here").await;
+    client.hears(TEXT, "still here").await;
+    let began = Instant::now();
+    let ending = tokio::spawn(relay.edge.end(true));
+    client.hears(CLOSE, why(1012, "draining")).await;
+    assert_eq!(client.end().await, b"");
+    drop(peer);
+    soon(ending).await.unwrap();
+    assert!(began.elapsed() < ms(5_000), "{:?}", began.elapsed());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_upstream_that_hangs_does_not_keep_the_close_from_its_client() {
+    let tables = "[server]\ndrain = \"3s\"\n";
+    let mut relay = Relay::made(tables, "messages_per_client = \"off\"", "").await;
+    let (client, peer) = relay.open().await;
+    let (from, mut to) = client.into_stream().into_split();
+    let flood = tokio::spawn(async move {
+        let many = masked(BINARY, vec![7; 60_000]);
+        while timeout(ms(1_000), to.write_all(&many))
+            .await
+            .is_ok_and(|sent| sent.is_ok())
+        {}
+        to
+    });
+    let to = soon(flood).await.unwrap();
+    let began = Instant::now();
+    let ending = tokio::spawn(relay.edge.end(true));
+    let mut client = Client::on(from.reunite(to).unwrap());
+    client.hears(CLOSE, why(1012, "draining")).await;
+    assert!(began.elapsed() < ms(2_500), "{:?}", began.elapsed());
+    soon(ending).await.unwrap();
+    assert!(began.elapsed() < ms(4_500), "{:?}", began.elapsed());
+    drop(peer);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -91,7 +91,7 @@ pub(crate) struct Log {
 }
 
 impl Log {
-    fn read(&self) -> Vec<Value> {
+    pub(crate) fn read(&self) -> Vec<Value> {
         let text = self.lines.0.lock().unwrap().clone();
         let text = String::from_utf8(text).unwrap();
         let whole = text.rsplit_once('\n').map_or("", |(whole, _)| whole);
@@ -182,6 +182,11 @@ impl Client {
             .unwrap();
         let stream = soon(socket.connect(to)).await.unwrap();
         stream.set_nodelay(true).unwrap();
+        Self::on(stream)
+    }
+
+    /// The client's end of this connection.
+    pub(crate) fn on(stream: TcpStream) -> Self {
         Self {
             stream,
             buffer: Vec::new(),
@@ -300,6 +305,13 @@ impl Client {
     pub(crate) async fn rest(&mut self) -> Vec<u8> {
         while self.more().await.is_ok_and(|read| read > 0) {}
         std::mem::take(&mut self.buffer)
+    }
+
+    /// Reads to the end of the connection, which must be no reset, and ends it on this side,
+    /// too; what came before it.
+    pub(crate) async fn end(mut self) -> Vec<u8> {
+        while self.more().await.expect("a reset") > 0 {}
+        self.buffer
     }
 
     /// Sends no more, but goes on reading.
@@ -511,6 +523,15 @@ impl Visit {
         }
     }
 
+    /// Exactly so many bytes; `None` if the connection ends before.
+    pub(crate) async fn take(&mut self, count: usize) -> Option<Vec<u8>> {
+        while self.buffer.len() < count {
+            let read = self.stream.read_buf(&mut self.buffer).await;
+            read.ok().filter(|&read| read > 0)?;
+        }
+        Some(self.buffer.drain(..count).collect())
+    }
+
     /// What comes within this time.
     pub(crate) async fn read_for(&mut self, time: Duration) -> Vec<u8> {
         let _ = timeout(time, async {
@@ -528,14 +549,6 @@ impl Visit {
     pub(crate) async fn write(&mut self, bytes: impl AsRef<[u8]>) {
         // Whoever asked may be gone.
         let _ = self.stream.write_all(bytes.as_ref()).await;
-    }
-
-    /// Sends back what comes, to the end.
-    pub(crate) async fn echo(mut self) {
-        let early = std::mem::take(&mut self.buffer);
-        self.write(early).await;
-        let (mut from, mut to) = self.stream.split();
-        let _ = tokio::io::copy(&mut from, &mut to).await;
     }
 }
 

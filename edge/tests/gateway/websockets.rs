@@ -1,35 +1,34 @@
 //! Upgrades: none is lost, nothing is lost, and nobody gets one who may not.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
+use crate::frames::{
+    BINARY, CLOSE, End, HANDSHAKE, KEY, OPEN, Relay, SWITCHED, TEXT, frame, masked, why,
+};
 use crate::support::{
-    Client, Upstream, echo_server, edge, edge_with_log, fields, figure_becomes, ms, no, nobody,
-    request, route_to, soon,
+    Client, Upstream, echo_server, edge, fields, figure_becomes, ms, no, nobody, request, route_to,
+    soon,
 };
 use edge::serve::Edge;
 use futures_util::{SinkExt, StreamExt};
 use tokio::net::TcpStream;
-use tokio::time::{sleep, timeout};
+use tokio::time::sleep;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message;
 
-const OPEN: &str = "websocket = true";
-const KEY: &str = "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==";
-const HANDSHAKE: [&str; 4] = [
-    "Connection: Upgrade",
-    "Upgrade: websocket",
-    "Sec-WebSocket-Version: 13",
-    KEY,
-];
-const SWITCHED: &str = "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
-     Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n";
+/// For tests that send more than one client should.
+const MANY: &str = "websocket = { messages_per_client = \"off\", per_client = \"off\" }";
 
-/// An upstream that accepts every upgrade at once, says `early`, and sends back what it gets.
+/// An upstream that accepts every upgrade at once, says `early`, and sends each frame back.
 async fn switching(early: &'static str) -> Upstream {
     Upstream::serve(move |mut visit| async move {
         visit.head().await;
-        visit.write(format!("{SWITCHED}{early}")).await;
-        visit.echo().await;
+        let early = match early {
+            "" => Vec::new(),
+            early => frame(TEXT, early),
+        };
+        visit.write([SWITCHED.as_bytes(), &early].concat()).await;
+        visit.echo_frames().await;
     })
     .await
 }
@@ -70,7 +69,7 @@ async fn text_and_binary_come_back() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn many_messages_come_back_in_their_order() {
-    let edge = edge(&route_to(echo_server().await, OPEN)).await;
+    let edge = edge(&route_to(echo_server().await, MANY)).await;
     let (mut to, mut from) = websocket(&edge).await.split();
     let sending = tokio::spawn(async move {
         for number in 0..2_000 {
@@ -107,7 +106,7 @@ async fn what_the_peer_says_together_with_its_101_arrives() {
     let edge = edge(&route_to(upstream.address, OPEN)).await;
     for _ in 0..20 {
         let mut client = upgraded(&edge).await;
-        assert_eq!(soon(client.take(5)).await.unwrap(), b"early");
+        client.hears(TEXT, "early").await;
     }
 }
 
@@ -117,12 +116,47 @@ async fn what_the_client_says_right_behind_its_handshake_arrives() {
     let edge = edge(&route_to(upstream.address, OPEN)).await;
     for _ in 0..20 {
         let mut client = Client::connect(edge.address()).await;
-        client.send(request("GET /ws", &HANDSHAKE) + "eager").await;
+        let handshake = request("GET /ws", &HANDSHAKE).into_bytes();
+        client
+            .send([handshake, masked(TEXT, "eager")].concat())
+            .await;
         assert_eq!(client.answer().await.status, 101);
-        client.send(" and more").await;
-        let said = soon(client.take(14)).await.unwrap();
-        assert_eq!(String::from_utf8_lossy(&said), "eager and more");
+        client.say_frame(TEXT, "and more").await;
+        client.hears(TEXT, "eager").await;
+        client.hears(TEXT, "and more").await;
     }
+}
+
+/// More than any buffer of edge's, each frame with its number.
+fn much(make: fn(u8, Vec<u8>) -> Vec<u8>) -> Vec<u8> {
+    let frames = (0..200_u8).map(|number| make(BINARY, vec![number; 1_500]));
+    frames.collect::<Vec<_>>().concat()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn much_right_behind_the_handshake_and_the_101_arrives() {
+    let outward = much(frame);
+    let said = [SWITCHED.as_bytes(), &outward].concat();
+    let (tell, mut told) = tokio::sync::mpsc::unbounded_channel();
+    let inward = much(masked);
+    let length = inward.len();
+    let upstream = Upstream::serve(move |mut visit| {
+        let (said, tell) = (said.clone(), tell.clone());
+        async move {
+            visit.head().await;
+            visit.write(said).await;
+            let _ = tell.send(visit.take(length).await.unwrap());
+        }
+    })
+    .await;
+    let edge = edge(&route_to(upstream.address, MANY)).await;
+    let mut client = Client::connect(edge.address()).await;
+    let handshake = request("GET /ws", &HANDSHAKE).into_bytes();
+    client.send([&handshake, &inward[..]].concat()).await;
+    assert_eq!(client.answer().await.status, 101);
+    assert!(client.take(outward.len()).await.unwrap() == outward);
+    assert!(soon(told.recv()).await.unwrap() == inward);
+    client.is_told(1011, "upstream_closed").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -131,16 +165,16 @@ async fn what_the_client_says_before_the_101_has_come_arrives() {
         visit.head().await;
         sleep(ms(200)).await;
         visit.write(SWITCHED).await;
-        visit.echo().await;
+        visit.echo_frames().await;
     })
     .await;
     let edge = edge(&route_to(upstream.address, OPEN)).await;
     let mut client = Client::connect(edge.address()).await;
     client.send(request("GET /ws", &HANDSHAKE)).await;
     sleep(ms(50)).await;
-    client.send("eager").await;
+    client.say_frame(TEXT, "eager").await;
     assert_eq!(client.answer().await.status, 101);
-    assert_eq!(soon(client.take(5)).await.unwrap(), b"eager");
+    client.hears(TEXT, "eager").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -186,12 +220,13 @@ async fn the_handshake_passes_whole_with_the_ways_marks() {
 #[tokio::test(flavor = "multi_thread")]
 async fn three_hundred_upgrades_and_none_is_lost() {
     let upstream = switching("early").await;
-    let edge = edge(&route_to(upstream.address, OPEN)).await;
+    let edge = edge(&route_to(upstream.address, MANY)).await;
     for number in 0..300 {
         let mut client = upgraded(&edge).await;
-        client.send("ping").await;
-        let said = soon(client.take(9)).await;
-        assert_eq!(said.as_deref(), Some(&b"earlyping"[..]), "number {number}");
+        let number = format!("number {number}");
+        client.say_frame(TEXT, &number).await;
+        client.hears(TEXT, "early").await;
+        client.hears(TEXT, &number).await;
     }
     figure_becomes(&edge, "edge_websockets_opened_total{route=\"/*\"}", 300.0).await;
     figure_becomes(&edge, "edge_websockets{route=\"/*\"}", 0.0).await;
@@ -208,27 +243,6 @@ async fn it_stays_open_beyond_the_deadline_of_answers() {
         let answer = soon(socket.next()).await.unwrap().unwrap();
         assert_eq!(answer, Message::text("still here"));
     }
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn silence_ends_it() {
-    let upstream = switching("").await;
-    let keys = "websocket = true\ntimeout = { idle = \"500ms\" }";
-    let (edge, log) = edge_with_log(&route_to(upstream.address, keys)).await;
-    let mut client = upgraded(&edge).await;
-    for _ in 0..3 {
-        // What moves is not silent.
-        sleep(ms(200)).await;
-        client.send("a").await;
-        assert_eq!(client.take(1).await.unwrap(), b"a");
-    }
-    let began = Instant::now();
-    assert_eq!(client.rest().await, b"");
-    let took = began.elapsed();
-    assert!(took >= ms(450) && took < ms(2_000), "{took:?}");
-    let lines = log.lines(2).await;
-    assert_eq!(lines[1]["event"], "websocket_closed");
-    assert_eq!(lines[1]["id"], lines[0]["id"]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -362,59 +376,33 @@ async fn a_101_that_is_none_is_502() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_client_that_has_finished_still_hears_the_peer() {
-    let upstream = Upstream::serve(|mut visit| async move {
-        visit.head().await;
-        visit.write(SWITCHED).await;
-        let said = visit.read_for(Duration::from_secs(10)).await;
-        visit.write(said).await;
-        visit.write(" and bye").await;
-    })
-    .await;
-    let edge = edge(&route_to(upstream.address, OPEN)).await;
-    let mut client = upgraded(&edge).await;
-    client.send("hello").await;
+    let mut relay = Relay::with("").await;
+    let (mut client, mut peer) = relay.open().await;
+    client.say_frame(TEXT, "hello").await;
     client.finish().await;
-    let said = client.rest().await;
-    assert_eq!(String::from_utf8_lossy(&said), "hello and bye");
+    peer.hears(TEXT, "hello").await;
+    assert_eq!(peer.next_frame().await, None, "it learns of it");
+    for word in ["hello", "and", "bye"] {
+        sleep(ms(50)).await;
+        peer.say_frame(TEXT, word).await;
+        client.hears(TEXT, word).await;
+    }
+    drop(peer);
+    client.hears(CLOSE, why(1011, "upstream_closed")).await;
+    assert_eq!(client.end().await, b"");
+    relay.ended_with(1006, "client", "client_closed").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_peer_that_has_finished_still_hears_the_client() {
-    let (tell, mut told) = tokio::sync::mpsc::unbounded_channel();
-    let upstream = Upstream::serve(move |mut visit| {
-        let tell = tell.clone();
-        async move {
-            visit.head().await;
-            visit.write(format!("{SWITCHED}bye")).await;
-            tokio::io::AsyncWriteExt::shutdown(&mut visit.stream)
-                .await
-                .unwrap();
-            let _ = tell.send(visit.read_for(Duration::from_secs(10)).await);
-        }
-    })
-    .await;
-    let edge = edge(&route_to(upstream.address, OPEN)).await;
-    let mut client = upgraded(&edge).await;
-    assert_eq!(client.rest().await, b"bye");
-    client.send("hello").await;
-    client.finish().await;
-    assert_eq!(soon(told.recv()).await.unwrap(), b"hello");
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_peer_that_dies_ends_it() {
-    let upstream = Upstream::serve(|mut visit| async move {
-        visit.head().await;
-        visit.write(SWITCHED).await;
-        visit.read_to(b"die").await;
-        visit.stream.set_zero_linger().unwrap();
-    })
-    .await;
-    let edge = edge(&route_to(upstream.address, OPEN)).await;
-    let mut client = upgraded(&edge).await;
-    client.send("die").await;
-    assert_eq!(timeout(ms(5_000), client.rest()).await.unwrap(), b"");
-    figure_becomes(&edge, "edge_websockets{route=\"/*\"}", 0.0).await;
+async fn of_a_peer_that_ends_without_a_word_the_client_is_told() {
+    let mut relay = Relay::with("").await;
+    let (mut client, mut peer) = relay.open().await;
+    peer.say_frame(TEXT, "bye").await;
+    drop(peer);
+    client.hears(TEXT, "bye").await;
+    client.is_told(1011, "upstream_closed").await;
+    assert_eq!(client.end().await, b"");
+    relay.ended_with(1011, "upstream", "upstream_closed").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -443,48 +431,25 @@ async fn another_peer_takes_the_upgrade_over() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_slow_reader_holds_back_the_writer_and_loses_nothing() {
-    let upstream = switching("").await;
-    let edge = edge(&route_to(upstream.address, OPEN)).await;
-    let stream = upgraded(&edge).await.into_stream();
-    let (mut from, mut to) = stream.into_split();
-    let sent: Vec<u8> = (0..8_000_000u32)
-        .map(|n| n.to_le_bytes()[0] ^ n.to_le_bytes()[2])
-        .collect();
-    let expected = sent.clone();
-    tokio::spawn(async move {
-        use tokio::io::AsyncWriteExt;
-        to.write_all(&sent).await.unwrap();
-        to.shutdown().await.unwrap();
-    });
-    sleep(ms(500)).await;
-    let mut got = Vec::new();
-    soon(tokio::io::AsyncReadExt::read_to_end(&mut from, &mut got))
-        .await
-        .unwrap();
-    assert!(got == expected, "{} of {}", got.len(), expected.len());
-}
-
-#[tokio::test(flavor = "multi_thread")]
 async fn a_connection_that_has_served_requests_may_still_be_upgraded() {
     let upstream = Upstream::serve(|mut visit| async move {
         while let Some(head) = visit.head().await {
             if head.contains("Upgrade") {
                 visit.write(SWITCHED).await;
-                return visit.echo().await;
+                return visit.echo_frames().await;
             }
             visit.write(crate::support::ok("", "a")).await;
         }
     })
     .await;
-    let keys = "websocket = true\ntimeout = { response = \"500ms\", idle = \"1h\" }";
+    let keys = "websocket = true\ntimeout = \"500ms\"";
     let edge = edge(&route_to(upstream.address, keys)).await;
     let mut client = Client::connect(edge.address()).await;
     assert_eq!(client.get("/").await.status, 200);
     assert_eq!(client.ask("GET /ws", &HANDSHAKE).await.status, 101);
     sleep(ms(700)).await;
-    client.send("hello").await;
-    assert_eq!(soon(client.take(5)).await.unwrap(), b"hello");
+    client.say_frame(TEXT, "hello").await;
+    client.hears(TEXT, "hello").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
