@@ -109,6 +109,9 @@ pub(crate) struct Times {
     pub(crate) keepalive: Duration,
 }
 
+/// How a client begins that takes edge for a speaker of HTTP/2.
+const HTTP2: &[u8] = b"PRI * HTTP/2";
+
 /// A client that is let go has so long to read why.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
@@ -120,6 +123,8 @@ pub(crate) struct Guarded {
     times: Times,
     /// Has a byte of the head arrived?
     begun: bool,
+    /// Does the connection begin as one of HTTP/2 does (RFC 9113 3.4)?
+    http2: bool,
     /// In this phase edge waits for the client, until then.
     by: Option<(u8, Instant)>,
     alarm: Alarm,
@@ -135,6 +140,7 @@ impl Guarded {
             connection,
             times,
             begun: false,
+            http2: false,
             by,
             alarm: Alarm::default(),
             instead: None,
@@ -189,7 +195,9 @@ impl Guarded {
     /// Pingora answers what is no request by itself, with an empty page that no hook sees: edge's
     /// own answer is written in its place.
     fn replace_page(&mut self, page: &[u8]) {
-        self.answer_instead(if page.starts_with(b"HTTP/1.1 405") {
+        self.answer_instead(if self.http2 {
+            Refusal::HttpVersion
+        } else if page.starts_with(b"HTTP/1.1 405") {
             Refusal::MethodNotAllowed {
                 allow: String::new(),
             }
@@ -256,6 +264,8 @@ impl AsyncRead for Guarded {
             }
             _ if read.is_pending() => self.poll_waiting(context),
             phase if buffer.filled().len() > before => {
+                let fresh = buffer.filled().get(before..).unwrap_or_default();
+                self.http2 = !self.begun && fresh.starts_with(HTTP2);
                 self.begun = true;
                 if phase == IDLE {
                     self.connection.phase.store(HEAD, Ordering::Relaxed);

@@ -20,6 +20,8 @@ pub enum Refusal {
     },
     /// The head is no valid HTTP/1.1 request.
     BadRequest,
+    /// The client speaks HTTP/2, which edge does not (RFC 9110 15.6.6).
+    HttpVersion,
     /// The target is no path, or holds a dot segment, which edge and the peer might read
     /// differently.
     BadPath,
@@ -85,6 +87,7 @@ impl Refusal {
                 allow: "GET, HEAD".to_owned(),
             },
             Self::BadRequest,
+            Self::HttpVersion,
             Self::BadPath,
             Self::BadHost,
             Self::ClientLimit {
@@ -134,6 +137,12 @@ impl Refusal {
                 400,
                 "bad_request",
                 "the request is not valid HTTP",
+                "http_request_error",
+            ),
+            Self::HttpVersion => (
+                505,
+                "http_version",
+                "only HTTP/1.1 is spoken here, for WebSockets as for requests",
                 "http_request_error",
             ),
             Self::BadPath => (

@@ -113,6 +113,16 @@ async fn a_request_hidden_in_a_body_is_never_answered() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn who_speaks_http_2_is_told_so() {
+    let edge = edge(&route_to(nobody().await, "websocket = true")).await;
+    let mut client = Client::connect(edge.address()).await;
+    client.send("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").await;
+    let answer = client.answer().await;
+    assert_eq!(answer.refusal(), no(505, "http_version"));
+    figure_becomes(&edge, "edge_malformed_total{reason=\"http_version\"}", 1.0).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn connect_is_405() {
     let (answer, asked) =
         answer_to("CONNECT example.org:443 HTTP/1.1\r\nHost: example.org:443\r\n\r\n").await;
