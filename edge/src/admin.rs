@@ -11,8 +11,8 @@ use prometheus::IntCounter;
 use tracing_appender::non_blocking::ErrorCounter;
 
 use crate::life::Life;
-use crate::limit::Clients;
 use crate::metrics::Metrics;
+use crate::plan::InForce;
 use crate::store::Store;
 
 /// Answers on the admin listener.
@@ -20,8 +20,7 @@ pub(crate) struct Admin {
     pub(crate) life: Arc<Life>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) store: &'static Store,
-    /// Every table of clients, for its size.
-    pub(crate) clients: Vec<Arc<Clients>>,
+    pub(crate) plan: Arc<InForce>,
     /// Log lines that were lost.
     pub(crate) lost: Option<ErrorCounter>,
 }
@@ -85,9 +84,8 @@ impl Admin {
             .set(i64::try_from(self.store.bytes()).unwrap_or(i64::MAX));
         self.metrics.cache_entries.set(gauge(self.store.entries()));
         catch_up(&self.metrics.cache_evictions, self.store.evictions());
-        self.metrics.limit_clients.set(gauge(
-            self.clients.iter().map(|clients| clients.len()).sum(),
-        ));
+        let clients = self.plan.load().shares.clients();
+        self.metrics.limit_clients.set(gauge(clients));
         if let Some(lost) = &self.lost {
             catch_up(&self.metrics.log_lines_lost, lost.dropped_lines() as u64);
         }

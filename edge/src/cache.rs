@@ -66,9 +66,11 @@ pub fn admit(method: &Method, headers: &HeaderMap) -> Result<(), Reason> {
 
 /// The key of an answer: length before text, so that no two different requests share one.
 ///
+/// `route` is the number under which the route's answers are kept.
 /// `told` is the host that the peer is told of beside the request's own, if it is: it may put
 /// that into its answer.
 pub fn key(
+    route: u64,
     scheme: &str,
     host: &str,
     told: Option<&[u8]>,
@@ -77,6 +79,7 @@ pub fn key(
 ) -> Vec<u8> {
     let host = host.to_ascii_lowercase();
     let mut key = Vec::with_capacity(scheme.len() + host.len() + path.len() + 64);
+    key.extend_from_slice(&route.to_be_bytes());
     for part in [scheme, &host, path] {
         key.extend_from_slice(&part.len().to_be_bytes());
         key.extend_from_slice(part.as_bytes());
@@ -333,22 +336,22 @@ mod tests {
     #[test]
     fn different_requests_have_different_keys() {
         let keys = [
-            key("http", "a", None, "/b", None),
-            key("http", "a", None, "/b", Some("")),
-            key("http", "a/", None, "b", None),
-            key("https", "a", None, "/b", None),
-            key("http", "a", None, "/b?", None),
-            key("http", "b", None, "/b", None),
-            key("http", "a", Some(b""), "/b", None),
-            key("http", "a", Some(b"?"), "/b", None),
-            key("http", "a", Some(b""), "/b", Some("?")),
+            key(0, "http", "a", None, "/b", None),
+            key(0, "http", "a", None, "/b", Some("")),
+            key(0, "http", "a/", None, "b", None),
+            key(0, "https", "a", None, "/b", None),
+            key(0, "http", "a", None, "/b?", None),
+            key(0, "http", "b", None, "/b", None),
+            key(0, "http", "a", Some(b""), "/b", None),
+            key(0, "http", "a", Some(b"?"), "/b", None),
+            key(0, "http", "a", Some(b""), "/b", Some("?")),
         ];
         for (place, key) in keys.iter().enumerate() {
             assert!(!keys.iter().skip(place + 1).any(|other| other == key));
         }
         assert_eq!(
-            key("http", "A.Example", None, "/", None),
-            key("http", "a.example", None, "/", None)
+            key(0, "http", "A.Example", None, "/", None),
+            key(0, "http", "a.example", None, "/", None)
         );
     }
 }

@@ -4,6 +4,7 @@
 //! Each key is read in one place, with its default beside it, straight into the type of the
 //! policy that obeys it.
 
+mod change;
 mod check;
 mod describe;
 mod fault;
@@ -11,7 +12,8 @@ mod reader;
 mod route;
 mod websocket;
 
-pub use fault::{Fault, Faults};
+pub use change::{Change, Counts};
+pub use fault::{Fault, Faults, Unread};
 pub use route::{Route, RouteLimit};
 pub use websocket::WebSocket;
 
@@ -116,10 +118,12 @@ pub struct Upstream {
 
 impl Config {
     /// Reads the file at `path`.
-    pub fn load(path: &Path) -> Result<Self, Box<dyn std::error::Error>> {
+    pub fn load(path: &Path) -> Result<Self, Unread> {
         let file = path.display().to_string();
-        let source = std::fs::read_to_string(path).map_err(|error| format!("{file}: {error}"))?;
-        Ok(Self::read(&file, &source)?)
+        match std::fs::read_to_string(path) {
+            Ok(source) => Self::read(&file, &source).map_err(Unread::Faults),
+            Err(error) => Err(Unread::File(file, error)),
+        }
     }
 
     /// Reads a configuration; `file` is its name in messages.

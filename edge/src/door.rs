@@ -14,15 +14,14 @@ use prometheus::IntGauge;
 use crate::connection::{Connection, Guarded, Times};
 use crate::gateway::Gateway;
 use crate::metrics::Metrics;
+use crate::plan::InForce;
 use crate::tunnel;
 
 /// Takes connections in and keeps count of them.
 pub(crate) struct Door {
     proxy: Arc<HttpProxy<Gateway>>,
     open: Arc<Open>,
-    /// The most connections open at once.
-    most: usize,
-    times: Times,
+    plan: Arc<InForce>,
     metrics: Arc<Metrics>,
 }
 
@@ -69,17 +68,25 @@ impl Door {
     pub(crate) fn new(
         proxy: HttpProxy<Gateway>,
         open: Arc<Open>,
-        most: usize,
-        times: Times,
+        plan: Arc<InForce>,
         metrics: Arc<Metrics>,
     ) -> Self {
         Self {
             proxy: Arc::new(proxy),
             open,
-            most,
-            times,
+            plan,
             metrics,
         }
+    }
+
+    /// The most connections open at once, and how long this one may wait for its client.
+    fn bounds(&self) -> (usize, Times) {
+        let config = &self.plan.load().config;
+        let times = Times {
+            head: config.timeout.head,
+            keepalive: config.timeout.keepalive,
+        };
+        (config.server.connections, times)
     }
 }
 
@@ -90,13 +97,14 @@ impl ServerApp for Door {
         stream: Stream,
         shutdown: &ShutdownWatch,
     ) -> Option<Stream> {
-        let Some(entered) = self.open.enter(self.most) else {
+        let (most, times) = self.bounds();
+        let Some(entered) = self.open.enter(most) else {
             self.metrics.connections_refused.inc();
             return None;
         };
         let connection = Arc::new(Connection::default());
         let peer = stream.get_socket_digest();
-        let guarded = Guarded::new(stream, connection.clone(), self.times);
+        let guarded = Guarded::new(stream, connection.clone(), times);
         let serving = ServerApp::process_new(&self.proxy, Box::new(guarded), shutdown);
         connection.deadline.keep(|| connection.cut(), serving).await;
         if let Some(refusal) = connection.take_refused() {

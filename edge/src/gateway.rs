@@ -28,32 +28,29 @@ use pingora::proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
 use pingora::upstreams::peer::HttpPeer;
 use pingora::{Error, ErrorType, Result};
 
-use crate::access_log::{AccessLog, Line};
-use crate::client::{Client, Trust};
+use crate::access_log::Line;
+use crate::client::Client;
 use crate::config::Timeout;
 use crate::connection::Connection;
 use crate::deadline::Deadline;
 use crate::exchange::{CacheState, Exchange};
-use crate::limit::{Clients, Decision, Limits};
+use crate::limit::Decision;
 use crate::metrics::Metrics;
+use crate::plan::{InForce, Plan, Rule};
 use crate::refusal::Refusal;
-use crate::route::{Path, Rewrite, Routes};
+use crate::route::Path;
 use crate::sockets::Sockets;
 use crate::store::Store;
-use crate::upstream::{self, Upstream, http_peer};
-use crate::websocket::{Place, Places};
-use crate::{cache, forward, limit, respond, websocket};
+use crate::upstream::{self, http_peer};
+use crate::websocket::Place;
+use crate::{forward, limit, respond, websocket};
 use request::{host_and_port, host_of, one_content_length, path_of};
 
-/// All that the steps need: policies, upstreams, and the record.
+/// All that the steps need: the plan, what stays whatever the plan says, and the record.
 pub(crate) struct Gateway {
     /// Limits count their time from here.
     pub(crate) started: Instant,
-    pub(crate) trust: Trust,
-    pub(crate) routes: Routes,
-    /// What each route does, in the order of the routes.
-    pub(crate) rules: Vec<Rule>,
-    pub(crate) upstreams: Arc<[Upstream]>,
+    pub(crate) plan: Arc<InForce>,
     pub(crate) store: &'static Store,
     pub(crate) lock: &'static CacheKeyLockImpl,
     /// Remembers what cannot be kept, so that nobody waits for it to be.
@@ -63,7 +60,6 @@ pub(crate) struct Gateway {
     /// The open WebSockets.
     pub(crate) sockets: Arc<Sockets>,
     pub(crate) metrics: Arc<Metrics>,
-    pub(crate) log: AccessLog,
     /// Stands in for a request's connection until that is known.
     pub(crate) nowhere: Arc<Connection>,
     /// Is edge ending?
@@ -73,25 +69,6 @@ pub(crate) struct Gateway {
 /// Keys whose answers could not be kept lately.
 pub(crate) type Uncacheable = Predictor<16>;
 
-/// What a route does with the requests that it takes.
-pub(crate) struct Rule {
-    pub(crate) name: String,
-    pub(crate) upstream: usize,
-    pub(crate) rewrite: Rewrite,
-    pub(crate) cache: Option<cache::Policy>,
-    pub(crate) limits: Limits,
-    pub(crate) timeout: Timeout,
-    pub(crate) websocket: Option<WebSocket>,
-}
-
-/// What a route lets through of WebSockets, with what has been used of it.
-pub(crate) struct WebSocket {
-    pub(crate) settings: websocket::Settings,
-    pub(crate) places: Places,
-    /// Each client's messages.
-    pub(crate) messages: Option<Arc<Clients>>,
-}
-
 /// What edge holds for one request while Pingora works on it. Boxed: Pingora moves it about, and
 /// its own futures are as large as what they hold.
 pub(crate) struct Context(Box<Held>);
@@ -100,6 +77,8 @@ pub(crate) struct Context(Box<Held>);
 pub(crate) struct Held {
     exchange: Exchange,
     connection: Arc<Connection>,
+    /// What was in force when the head had arrived is what holds for this request to its end.
+    plan: Arc<Plan>,
 }
 
 impl Deref for Context {
@@ -119,6 +98,10 @@ impl DerefMut for Context {
 impl Held {
     fn deadline(&self) -> &Deadline {
         &self.connection.deadline
+    }
+
+    fn rule(&self) -> Option<&Rule> {
+        self.plan.rule(&self.exchange)
     }
 
     /// How long a connection to a peer may take: never longer than is left for the answer.
@@ -146,13 +129,15 @@ impl Gateway {
     fn receive(&self, session: &mut Session, context: &mut Context) {
         context.connection = Connection::of(session.stream()).unwrap_or_default();
         context.connection.exchange_begins();
+        let context = &mut **context;
         let exchange = &mut context.exchange;
         if let Some(peer) = session.client_addr().and_then(|address| address.as_inet()) {
             exchange.peer = peer.ip().to_canonical();
         }
         let headers = &session.req_header().headers;
-        exchange.client = self.trust.identify(exchange.peer, headers);
-        let received = forward::received_id(headers).filter(|_| self.trust.trusts(exchange.peer));
+        let trust = &context.plan.config.server.trust;
+        exchange.client = trust.identify(exchange.peer, headers);
+        let received = forward::received_id(headers).filter(|_| trust.trusts(exchange.peer));
         exchange.id = received.map_or_else(new_id, str::to_owned);
         exchange.body_arrived = session.downstream_session.is_body_empty();
         if *self.draining.borrow() {
@@ -164,9 +149,9 @@ impl Gateway {
         one_content_length(session);
     }
 
-    fn start_clocks(&self, session: &mut Session, context: &Context) {
+    fn start_clocks(session: &mut Session, context: &Held) {
         let exchange = &context.exchange;
-        if let Some(rule) = self.rule(exchange) {
+        if let Some(rule) = context.rule() {
             let body = rule.timeout.body.filter(|_| !exchange.body_arrived);
             context
                 .deadline()
@@ -178,18 +163,18 @@ impl Gateway {
     }
 
     /// The door. An `Err` is the answer that edge gives itself.
-    fn admit(&self, session: &Session, exchange: &mut Exchange) -> Result<Passage, Refusal> {
+    fn admit(&self, session: &Session, context: &mut Held) -> Result<Passage, Refusal> {
+        let (plan, exchange) = (&context.plan, &mut context.exchange);
         let request = session.req_header();
         let host = host_of(request).ok_or(Refusal::BadHost)?;
         let path = Path::read(path_of(request).ok_or(Refusal::BadPath)?)?;
-        let place = self.routes.find(host, &path, &request.method)?;
-        exchange.route = Some(place);
-        let rule = self.rules.get(place).ok_or(Refusal::Internal)?;
+        exchange.route = Some(plan.routes.find(host, &path, &request.method)?);
+        let rule = plan.rule(exchange).ok_or(Refusal::Internal)?;
         if !limit::is_preflight(&request.method, &request.headers) {
             let now = exchange.began.saturating_duration_since(self.started);
             let decision = rule.limits.take(exchange.client, now)?;
             if decision == Decision::Allowed {
-                self.metrics.limit_allowed(place);
+                rule.figures.limit_allowed();
             }
         }
         if !websocket::asks(request.version, &request.headers) {
@@ -205,15 +190,6 @@ impl Gateway {
         }
         let place = websocket.places.take(exchange.client.key)?;
         Ok(Passage::Upgrade(place))
-    }
-
-    fn rule(&self, exchange: &Exchange) -> Option<&Rule> {
-        exchange.route.and_then(|route| self.rules.get(route))
-    }
-
-    fn upstream(&self, exchange: &Exchange) -> Option<&Upstream> {
-        self.rule(exchange)
-            .and_then(|rule| self.upstreams.get(rule.upstream))
     }
 }
 
@@ -232,10 +208,10 @@ impl ProxyHttp for Gateway {
             },
             "http",
         );
-        let connection = self.nowhere.clone();
         Context(Box::new(Held {
             exchange,
-            connection,
+            connection: self.nowhere.clone(),
+            plan: self.plan.load_full(),
         }))
     }
 
@@ -245,13 +221,13 @@ impl ProxyHttp for Gateway {
     /// 1. A head has arrived: the door. What is refused is answered here.
     async fn request_filter(&self, session: &mut Session, context: &mut Context) -> Result<bool> {
         self.receive(session, context);
-        match self.admit(session, &mut context.exchange) {
+        match self.admit(session, context) {
             Ok(Passage::Forward) => {
-                self.start_clocks(session, context);
+                Self::start_clocks(session, context);
                 Ok(false)
             }
             Ok(Passage::Upgrade(place)) => {
-                self.start_clocks(session, context);
+                Self::start_clocks(session, context);
                 // Boxed: every request's future would be as large as an upgrade's.
                 Box::pin(self.upgrade(session, context, place))
                     .await
@@ -260,7 +236,7 @@ impl ProxyHttp for Gateway {
             Err(refusal) => {
                 let request = session.req_header();
                 if websocket::asks(request.version, &request.headers) {
-                    let route = context.exchange.route;
+                    let route = context.plan.figures(&context.exchange);
                     self.metrics.websocket_refused(route, &refusal);
                 }
                 context.refuse(session, refusal).await.map(|()| true)
@@ -275,7 +251,7 @@ impl ProxyHttp for Gateway {
     }
 
     fn cache_key_callback(&self, session: &Session, context: &mut Context) -> Result<CacheKey> {
-        Ok(self.cache_key(session, &context.exchange))
+        Ok(caching::key(session, context))
     }
 
     fn cache_vary_filter(
@@ -292,20 +268,20 @@ impl ProxyHttp for Gateway {
         let left = context.deadline().left();
         let over =
             left.is_some_and(|left| left.is_zero()) || context.deadline().expired().is_some();
-        let exchange = &mut context.exchange;
-        let found = match (self.rule(exchange), self.upstream(exchange)) {
+        let found = match context.rule() {
             _ if over => Err(Refusal::ResponseTimeout),
-            (Some(rule), Some(upstream)) => upstream
-                .choose(&exchange.upstream.tried)
-                .map(|found| (rule, found))
-                .ok_or(Refusal::NoPeer),
-            _ => Err(Refusal::Internal),
+            Some(rule) => {
+                let connect = context.connect_within(&rule.timeout);
+                let peer = rule.upstream.choose(&context.exchange.upstream.tried);
+                peer.map(|peer| (peer, connect)).ok_or(Refusal::NoPeer)
+            }
+            None => Err(Refusal::Internal),
         };
+        let exchange = &mut context.exchange;
         match found {
-            Ok((rule, (place, address))) => {
+            Ok(((place, address), connect)) => {
                 exchange.upstream.began.get_or_insert_with(Instant::now);
                 exchange.upstream.tried.push(place);
-                let connect = context.connect_within(&rule.timeout);
                 Ok(Box::new(http_peer(address, connect)))
             }
             Err(refusal) => {
@@ -323,10 +299,11 @@ impl ProxyHttp for Gateway {
         context: &mut Context,
         mut error: Box<Error>,
     ) -> Box<Error> {
-        if let Some(upstream) = self.upstream(&context.exchange) {
+        if let Some(rule) = context.rule() {
             self.metrics
-                .count_failure(&upstream.name, &upstream::refusal(&error));
-            let another = upstream.has_untried(&context.exchange.upstream.tried);
+                .count_failure(&rule.upstream.name, &upstream::refusal(&error));
+            let tried = &context.exchange.upstream.tried;
+            let another = rule.upstream.has_untried(tried);
             error.set_retry(another && context.deadline().expired().is_none());
         }
         error
@@ -352,7 +329,7 @@ impl ProxyHttp for Gateway {
         request: &mut RequestHeader,
         context: &mut Context,
     ) -> Result<()> {
-        self.forward(request, &context.exchange)
+        request::forward(request, context)
     }
 
     /// 5. The request's body, chunk by chunk.
@@ -409,7 +386,7 @@ impl ProxyHttp for Gateway {
             // Pingora forgets it when it judges the answer.
             context.exchange.cache = CacheState::Bypass;
         }
-        Ok(self.judge(answer, &mut context.exchange))
+        Ok(caching::judge(answer, context))
     }
 
     /// 7. The peer's body, chunk by chunk.
@@ -483,19 +460,25 @@ impl ProxyHttp for Gateway {
     async fn logging(&self, session: &mut Session, _: Option<&Error>, context: &mut Context) {
         context.deadline().stop();
         context.connection.exchange_ends();
-        let exchange = &mut context.exchange;
-        exchange.upstream_done();
+        context.exchange.upstream_done();
         let (bytes_in, bytes_out) = (
             session.body_bytes_read() as u64,
             session.body_bytes_sent() as u64,
         );
-        self.metrics
-            .count(exchange, &session.req_header().method, bytes_in, bytes_out);
-        if self.log.is_on() {
-            self.log.write(&Line {
+        let (plan, exchange) = (&context.plan, &context.exchange);
+        let method = &session.req_header().method;
+        self.metrics.count(
+            plan.figures(exchange),
+            exchange,
+            method,
+            bytes_in,
+            bytes_out,
+        );
+        if plan.log.is_on() {
+            plan.log.write(&Line {
                 bytes_in,
                 bytes_out,
-                ..self.line(session.req_header(), exchange)
+                ..record::line(session.req_header(), context)
             });
         }
     }

@@ -1,5 +1,6 @@
 //! Asks each peer whether it is well, and finds the address of each peer that is a name.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -7,6 +8,8 @@ use http::header;
 use pingora::connectors::TransportConnector;
 use pingora::http::RequestHeader;
 use pingora::protocols::http::v1::client::HttpSession;
+use prometheus::IntGauge;
+use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
 use crate::metrics::Metrics;
@@ -19,23 +22,56 @@ const TIMEOUT: Duration = Duration::from_secs(1);
 /// A peer is no longer well after so many failures in a row; one good answer makes it well again.
 const FALL: u32 = 2;
 
-/// Watches one peer of an upstream for as long as edge lives.
-pub(crate) async fn watch(
-    upstreams: Arc<[Upstream]>,
-    upstream: usize,
-    peer: usize,
-    metrics: Arc<Metrics>,
-) {
-    let Some(upstream) = upstreams.get(upstream) else {
-        return;
-    };
-    let Some(peer) = upstream.peers.get(peer) else {
-        return;
-    };
-    let up = metrics
-        .peer_up
-        .with_label_values(&[&upstream.name, &peer.name]);
-    up.set(1);
+/// The peers that are watched, each by where it lies in memory: it stays there while it is held.
+#[derive(Default)]
+pub(crate) struct Watches(HashMap<usize, Watched>);
+
+/// One of them; the watching ends with it.
+struct Watched {
+    upstream: Arc<Upstream>,
+    peer: Arc<Peer>,
+    task: AbortHandle,
+}
+
+impl Drop for Watched {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+impl Watches {
+    /// From now on the peers of these upstreams are watched and no others. Who was watched before
+    /// and still is notices nothing.
+    pub(crate) fn follow(&mut self, upstreams: &[Arc<Upstream>], metrics: &Metrics) {
+        let peers = upstreams.iter().flat_map(|upstream| {
+            let peers = upstream.peers.iter();
+            peers.map(move |peer| (Arc::as_ptr(peer).addr(), (upstream, peer)))
+        });
+        let mut left: HashMap<_, _> = peers.collect();
+        self.0.retain(|place, watched| {
+            let stays = left.remove(place).is_some();
+            if !stays {
+                metrics.peer_gone(&watched.upstream.name, &watched.peer.name);
+            }
+            stays
+        });
+        for (place, (upstream, peer)) in left {
+            // Made here and not in the task, which could make it anew once the peer has gone.
+            let up = metrics.peer(&upstream.name, &peer.name);
+            let task = tokio::spawn(watch(upstream.clone(), peer.clone(), up));
+            let watched = Watched {
+                upstream: upstream.clone(),
+                peer: peer.clone(),
+                task: task.abort_handle(),
+            };
+            self.0.insert(place, watched);
+        }
+    }
+}
+
+/// Watches one peer of an upstream for as long as it is there.
+async fn watch(upstream: Arc<Upstream>, peer: Arc<Peer>, up: IntGauge) {
+    up.set(i64::from(peer.is_well()));
     let fixed = peer.name.parse::<std::net::SocketAddr>().is_ok();
     if fixed && upstream.health.is_none() {
         return;
@@ -47,12 +83,12 @@ pub(crate) async fn watch(
     loop {
         tick.tick().await;
         if !fixed {
-            resolve(upstream, peer).await;
+            resolve(&upstream.name, &peer).await;
         }
         let Some(path) = &upstream.health else {
             continue;
         };
-        let well = timeout(TIMEOUT, ask(&connector, peer, path))
+        let well = timeout(TIMEOUT, ask(&connector, &peer, path))
             .await
             .unwrap_or(Err("no answer in time"));
         failures = if well.is_ok() { 0 } else { failures + 1 };
@@ -78,17 +114,23 @@ pub(crate) async fn watch(
     }
 }
 
-/// Finds the first address of a peer that is a name.
-pub(crate) async fn resolve_first(upstreams: &[Upstream], upstream: usize, peer: usize) {
-    let upstream = upstreams.get(upstream);
-    let peer = upstream.and_then(|upstream| upstream.peers.get(peer));
-    if let (Some(upstream), Some(peer)) = (upstream, peer.filter(|peer| peer.address().is_none())) {
-        resolve(upstream, peer).await;
+/// Finds the first address of each peer that is a name without one; each look-up has its time,
+/// and all run at once.
+pub(crate) async fn resolve_first(upstreams: &[Arc<Upstream>]) {
+    let mut looking = JoinSet::new();
+    for upstream in upstreams {
+        for peer in &upstream.peers {
+            if peer.address().is_none() {
+                let (upstream, peer) = (upstream.clone(), peer.clone());
+                looking.spawn(async move { resolve(&upstream.name, &peer).await });
+            }
+        }
     }
+    while looking.join_next().await.is_some() {}
 }
 
 /// A look-up that fails leaves the last address in place.
-async fn resolve(upstream: &Upstream, peer: &Peer) {
+async fn resolve(upstream: &str, peer: &Peer) {
     let found = match timeout(TIMEOUT, tokio::net::lookup_host(&peer.name)).await {
         Ok(Ok(mut addresses)) => addresses
             .next()
@@ -98,12 +140,7 @@ async fn resolve(upstream: &Upstream, peer: &Peer) {
     };
     match found {
         Ok(address) => peer.set_address(address),
-        Err(why) => tracing::warn!(
-            upstream = upstream.name,
-            peer = peer.name,
-            why,
-            "lookup_failed"
-        ),
+        Err(why) => tracing::warn!(upstream, peer = peer.name, why, "lookup_failed"),
     }
 }
 

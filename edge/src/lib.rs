@@ -30,6 +30,7 @@ mod gateway;
 mod handshake;
 mod health;
 mod life;
+mod plan;
 mod respond;
 mod shares;
 mod sketch;
@@ -41,4 +42,5 @@ mod upstream;
 #[cfg(feature = "demo")]
 pub mod demo;
 pub mod log;
+mod reload;
 pub mod serve;

@@ -8,7 +8,7 @@ use std::process::ExitCode;
 use clap::{Args, Parser, Subcommand};
 use edge::config::Config;
 use edge::serve::{self, Edge};
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 #[cfg(feature = "mimalloc")]
 #[global_allocator]
@@ -82,20 +82,28 @@ fn check(file: &Path) -> ExitCode {
             );
             ExitCode::SUCCESS
         }
-        Err(faults) => faulty(&*faults),
+        Err(faults) => faulty(&faults),
     }
 }
 
 fn run(file: &Path) -> ExitCode {
     let config = match Config::load(file) {
         Ok(config) => config,
-        Err(faults) => return faulty(&*faults),
+        Err(faults) => return faulty(&faults),
     };
     let (out, _guard) = edge::log::start(&config.log.level);
     in_runtime(async {
+        // Heard from the very first, or it would end edge.
+        let mut hup = signal(SignalKind::hangup())?;
         let edge = Edge::start(config, Some(out)).await?;
-        let hurry = told_to_end().await?;
-        end_or_be_ended(edge.end(hurry)).await
+        let reloading = async {
+            while hup.recv().await.is_some() {
+                edge.reload_file(file).await;
+            }
+        };
+        let hurry = end_of(reloading).await?;
+        let ignored = ignoring(&mut hup, "draining");
+        end_or_be_ended(edge.end(hurry), ignored).await
     })
 }
 
@@ -110,10 +118,12 @@ fn demo(args: &DemoArgs) -> ExitCode {
             admin: args.admin,
             echo: args.echo,
         };
+        let mut hup = signal(SignalKind::hangup())?;
         let demo = Demo::start(addresses, Some(out)).await?;
         say(&mut io::stderr(), &demo.welcome());
-        let hurry = told_to_end().await?;
-        end_or_be_ended(demo.end(hurry)).await
+        let why = "the demo has no file to read";
+        let hurry = end_of(ignoring(&mut hup, why)).await?;
+        end_or_be_ended(demo.end(hurry), ignoring(&mut hup, why)).await
     })
 }
 
@@ -152,11 +162,33 @@ async fn told_to_end() -> io::Result<bool> {
     })
 }
 
+/// Does this until edge is told to end; tells whether there is a hurry.
+async fn end_of(meanwhile: impl Future<Output = ()>) -> io::Result<bool> {
+    let forever = async {
+        meanwhile.await;
+        std::future::pending().await
+    };
+    tokio::select! {
+        hurry = told_to_end() => hurry,
+        never = forever => never,
+    }
+}
+
 /// Who asks a second time does not want to wait for what is still open.
-async fn end_or_be_ended(ending: impl Future<Output = ()>) -> io::Result<()> {
+async fn end_or_be_ended(
+    ending: impl Future<Output = ()>,
+    meanwhile: impl Future<Output = ()>,
+) -> io::Result<()> {
     tokio::select! {
         () = ending => Ok(()),
-        again = told_to_end() => again.map(drop),
+        again = end_of(meanwhile) => again.map(drop),
+    }
+}
+
+/// SIGHUP comes at the wrong time or to the wrong place: nothing changes, and nothing ends.
+async fn ignoring(hup: &mut Signal, why: &str) {
+    while hup.recv().await.is_some() {
+        tracing::warn!(why, "reload_ignored");
     }
 }
 

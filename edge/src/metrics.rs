@@ -1,7 +1,10 @@
 //! The figures on `/metrics`, in the words of the configuration and the log.
 //!
 //! Label values are bounded: routes, upstreams and peers come from the configuration, reasons
-//! from the closed list of refusals, and methods that nobody standardised are `OTHER`.
+//! from the closed list of refusals, and methods that nobody standardised are `OTHER`. What a
+//! reload removes keeps its last figures until edge ends, its peers' health excepted.
+
+use std::time::SystemTime;
 
 use http::Method;
 use prometheus::{
@@ -31,8 +34,9 @@ const LIFETIMES: &[f64] = &[
 pub struct Metrics {
     registry: Registry,
     requests: IntCounterVec,
-    /// Each route's own figures, in the order of the routes; the last is for no route.
-    routes: Vec<PerRoute>,
+    families: Families,
+    /// The figures of requests that fit no route.
+    none: PerRoute,
     websockets_closed: IntCounterVec,
     websockets_refused: IntCounterVec,
     /// Requests that were not even HTTP, by reason.
@@ -52,8 +56,29 @@ pub struct Metrics {
     /// Log lines that found the writer's queue full.
     pub log_lines_lost: IntCounter,
     /// Is the peer well? 1 or 0.
-    pub peer_up: IntGaugeVec,
+    peer_up: IntGaugeVec,
     peer_failures: IntCounterVec,
+    reloads_applied: IntCounter,
+    reloads_refused: IntCounter,
+    reloaded: IntGauge,
+}
+
+/// What every route has figures of.
+#[derive(Debug)]
+struct Families {
+    duration: HistogramVec,
+    upstream: HistogramVec,
+    overhead: HistogramVec,
+    received: IntCounterVec,
+    sent: IntCounterVec,
+    limits: IntCounterVec,
+    cache: IntCounterVec,
+    open: IntGaugeVec,
+    opened: IntCounterVec,
+    lifetime: HistogramVec,
+    ping: HistogramVec,
+    messages: IntCounterVec,
+    moved: IntCounterVec,
 }
 
 /// The figures of one route.
@@ -98,71 +123,11 @@ pub struct WebSockets {
 pub type Result<T> = std::result::Result<T, prometheus::Error>;
 
 impl Metrics {
-    /// Figures for these routes, all at zero; each with its name and whether it takes WebSockets.
-    pub fn new(routes: &[(&str, bool)]) -> Result<Self> {
+    /// All figures at zero.
+    pub fn new() -> Result<Self> {
         let registry = Registry::new();
         let make = Maker(&registry);
-        let duration = make.histograms(
-            "edge_request_duration_seconds",
-            "From the request's arrival to the last byte of the answer",
-            SECONDS,
-        )?;
-        let upstream = make.histograms(
-            "edge_upstream_duration_seconds",
-            "From the choice of a peer to the last byte of its answer",
-            SECONDS,
-        )?;
-        let overhead = make.histograms(
-            "edge_gateway_overhead_seconds",
-            "A request's time without the upstream's: edge's work, and what it waited for the client",
-            OVERHEAD,
-        )?;
-        let received = make.counters(
-            "edge_received_bytes_total",
-            "Bytes of request bodies",
-            &["route"],
-        )?;
-        let sent = make.counters(
-            "edge_sent_bytes_total",
-            "Bytes of answers' bodies",
-            &["route"],
-        )?;
-        let limits = make.counters(
-            "edge_limit_decisions_total",
-            "What the limits decided",
-            &["route", "decision"],
-        )?;
-        let cache = make.counters(
-            "edge_cache_requests_total",
-            "What the cache did",
-            &["route", "state"],
-        )?;
-        let open = make.gauges("edge_websockets", "WebSockets open now", &["route"])?;
-        let opened = make.counters(
-            "edge_websockets_opened_total",
-            "WebSockets opened",
-            &["route"],
-        )?;
-        let lifetime = make.histograms(
-            "edge_websocket_lifetime_seconds",
-            "How long WebSockets lived",
-            LIFETIMES,
-        )?;
-        let ping = make.histograms(
-            "edge_websocket_ping_seconds",
-            "From edge's Ping to the client's Pong",
-            SECONDS,
-        )?;
-        let messages = make.counters(
-            "edge_websocket_messages_total",
-            "Messages through WebSockets",
-            &["route", "direction"],
-        )?;
-        let moved = make.counters(
-            "edge_websocket_bytes_total",
-            "Bytes through WebSockets, the frames' headers included",
-            &["route", "direction"],
-        )?;
+        let families = Families::new(&make)?;
         let closed = make.counters(
             "edge_websockets_closed_total",
             "WebSockets closed, by close code and by who began",
@@ -173,50 +138,31 @@ impl Metrics {
             "Upgrades that edge refused, by reason",
             &["route", "reason"],
         )?;
-        let per_route = |(name, websocket): (&str, bool)| PerRoute {
-            name: name.to_owned(),
-            duration: duration.with_label_values(&[name]),
-            upstream: upstream.with_label_values(&[name]),
-            overhead: overhead.with_label_values(&[name]),
-            bytes_in: received.with_label_values(&[name]),
-            bytes_out: sent.with_label_values(&[name]),
-            allowed: limits.with_label_values(&[name, "allowed"]),
-            client_limit: limits.with_label_values(&[name, "client_limit"]),
-            global_limit: limits.with_label_values(&[name, "global_limit"]),
-            cache: CacheState::ALL
-                .iter()
-                .map(|state| cache.with_label_values(&[name, state.as_str()]))
-                .collect(),
-            websockets: websocket.then(|| WebSockets {
-                open: open.with_label_values(&[name]),
-                opened: opened.with_label_values(&[name]),
-                lifetime: lifetime.with_label_values(&[name]),
-                ping: ping.with_label_values(&[name]),
-                messages_in: messages.with_label_values(&[name, "in"]),
-                messages_out: messages.with_label_values(&[name, "out"]),
-                bytes_in: moved.with_label_values(&[name, "in"]),
-                bytes_out: moved.with_label_values(&[name, "out"]),
-            }),
-        };
-        let routes = routes
-            .iter()
-            .copied()
-            .chain([("none", false)])
-            .map(per_route)
-            .collect();
         let build = make.gauges(
             "edge_build_info",
             "Which edge this is; always 1",
             &["version"],
         )?;
         build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
+        let reloads = make.counters(
+            "edge_config_reloads_total",
+            "Configurations read while edge ran, by what became of them",
+            &["result"],
+        )?;
         Ok(Self {
+            none: families.of("none", false),
+            families,
+            reloads_applied: reloads.with_label_values(&["applied"]),
+            reloads_refused: reloads.with_label_values(&["refused"]),
+            reloaded: make.gauge(
+                "edge_config_reloaded_timestamp_seconds",
+                "When the configuration in force was put in force",
+            )?,
             requests: make.counters(
                 "edge_requests_total",
                 "Requests by what became of them",
                 &["route", "method", "status", "reason"],
             )?,
-            routes,
             websockets_closed: closed,
             websockets_refused: refused,
             malformed: make.counters(
@@ -257,18 +203,22 @@ impl Metrics {
         })
     }
 
-    /// A route's figures; without a route, those of requests that fit none.
-    pub fn route(&self, route: Option<usize>) -> Option<&PerRoute> {
-        route
-            .and_then(|route| self.routes.get(route))
-            .or(self.routes.last())
+    /// The figures of the route of this name: the same ones whenever they are asked for. A route
+    /// that a reload has removed keeps its last ones until edge ends.
+    pub fn per_route(&self, name: &str, websocket: bool) -> PerRoute {
+        self.families.of(name, websocket)
     }
 
-    /// An exchange has ended.
-    pub fn count(&self, exchange: &Exchange, method: &Method, bytes_in: u64, bytes_out: u64) {
-        let Some(route) = self.route(exchange.route) else {
-            return;
-        };
+    /// An exchange has ended; without a route it counts for those that fit none.
+    pub fn count(
+        &self,
+        route: Option<&PerRoute>,
+        exchange: &Exchange,
+        method: &Method,
+        bytes_in: u64,
+        bytes_out: u64,
+    ) {
+        let route = route.unwrap_or(&self.none);
         let mut digits = [0; 3];
         let status = status_text(exchange.status, &mut digits);
         let labels = [
@@ -296,13 +246,6 @@ impl Metrics {
         }
     }
 
-    /// The limits let a request pass.
-    pub fn limit_allowed(&self, route: usize) {
-        if let Some(route) = self.route(Some(route)) {
-            route.allowed.inc();
-        }
-    }
-
     /// A WebSocket has ended.
     pub fn websocket_closed(&self, route: &str, ending: Ending) {
         let labels = [route, code_label(ending.code()), ending.by().as_str()];
@@ -310,11 +253,10 @@ impl Metrics {
     }
 
     /// An upgrade was refused.
-    pub fn websocket_refused(&self, route: Option<usize>, refusal: &Refusal) {
-        if let Some(route) = self.route(route) {
-            let labels = [route.name.as_str(), refusal.reason()];
-            self.websockets_refused.with_label_values(&labels).inc();
-        }
+    pub fn websocket_refused(&self, route: Option<&PerRoute>, refusal: &Refusal) {
+        let route = route.unwrap_or(&self.none);
+        let labels = [route.name.as_str(), refusal.reason()];
+        self.websockets_refused.with_label_values(&labels).inc();
     }
 
     /// A request was refused before it became an exchange.
@@ -329,12 +271,144 @@ impl Metrics {
             .inc();
     }
 
+    /// Whether this peer is well, to be set.
+    pub fn peer(&self, upstream: &str, peer: &str) -> IntGauge {
+        self.peer_up.with_label_values(&[upstream, peer])
+    }
+
+    /// Nobody asks any more whether this peer is well.
+    pub fn peer_gone(&self, upstream: &str, peer: &str) {
+        // It may be gone already.
+        let _ = self.peer_up.remove_label_values(&[upstream, peer]);
+    }
+
+    /// A configuration is in force from this moment on.
+    pub fn in_force(&self, now: SystemTime) {
+        let since = now.duration_since(SystemTime::UNIX_EPOCH);
+        let seconds = since.unwrap_or_default().as_secs();
+        self.reloaded
+            .set(i64::try_from(seconds).unwrap_or(i64::MAX));
+    }
+
+    /// A configuration was put in force while edge ran.
+    pub fn reload_applied(&self) {
+        self.reloads_applied.inc();
+    }
+
+    /// A configuration was not put in force, and nothing has changed.
+    pub fn reload_refused(&self) {
+        self.reloads_refused.inc();
+    }
+
     /// All figures as Prometheus reads them.
     pub fn text(&self) -> Vec<u8> {
         let mut text = Vec::new();
         // Writing to memory fails for a faulty metric only, which `new` would have refused.
         let _ = TextEncoder::new().encode(&self.registry.gather(), &mut text);
         text
+    }
+}
+
+impl Families {
+    fn new(make: &Maker<'_>) -> Result<Self> {
+        Ok(Self {
+            duration: make.histograms(
+            "edge_request_duration_seconds",
+            "From the request's arrival to the last byte of the answer",
+            SECONDS,
+        )?,
+            upstream: make.histograms(
+            "edge_upstream_duration_seconds",
+            "From the choice of a peer to the last byte of its answer",
+            SECONDS,
+        )?,
+            overhead: make.histograms(
+            "edge_gateway_overhead_seconds",
+            "A request's time without the upstream's: edge's work, and what it waited for the client",
+            OVERHEAD,
+        )?,
+            received: make.counters(
+            "edge_received_bytes_total",
+            "Bytes of request bodies",
+            &["route"],
+        )?,
+            sent: make.counters(
+            "edge_sent_bytes_total",
+            "Bytes of answers' bodies",
+            &["route"],
+        )?,
+            limits: make.counters(
+            "edge_limit_decisions_total",
+            "What the limits decided",
+            &["route", "decision"],
+        )?,
+            cache: make.counters(
+            "edge_cache_requests_total",
+            "What the cache did",
+            &["route", "state"],
+        )?,
+            open: make.gauges("edge_websockets", "WebSockets open now", &["route"])?,
+            opened: make.counters(
+            "edge_websockets_opened_total",
+            "WebSockets opened",
+            &["route"],
+        )?,
+            lifetime: make.histograms(
+            "edge_websocket_lifetime_seconds",
+            "How long WebSockets lived",
+            LIFETIMES,
+        )?,
+            ping: make.histograms(
+            "edge_websocket_ping_seconds",
+            "From edge's Ping to the client's Pong",
+            SECONDS,
+        )?,
+            messages: make.counters(
+            "edge_websocket_messages_total",
+            "Messages through WebSockets",
+            &["route", "direction"],
+        )?,
+            moved: make.counters(
+            "edge_websocket_bytes_total",
+            "Bytes through WebSockets, the frames' headers included",
+            &["route", "direction"],
+        )?,
+        })
+    }
+
+    fn of(&self, name: &str, websocket: bool) -> PerRoute {
+        PerRoute {
+            name: name.to_owned(),
+            duration: self.duration.with_label_values(&[name]),
+            upstream: self.upstream.with_label_values(&[name]),
+            overhead: self.overhead.with_label_values(&[name]),
+            bytes_in: self.received.with_label_values(&[name]),
+            bytes_out: self.sent.with_label_values(&[name]),
+            allowed: self.limits.with_label_values(&[name, "allowed"]),
+            client_limit: self.limits.with_label_values(&[name, "client_limit"]),
+            global_limit: self.limits.with_label_values(&[name, "global_limit"]),
+            cache: CacheState::ALL
+                .iter()
+                .map(|state| self.cache.with_label_values(&[name, state.as_str()]))
+                .collect(),
+            websockets: websocket.then(|| WebSockets {
+                open: self.open.with_label_values(&[name]),
+                opened: self.opened.with_label_values(&[name]),
+                lifetime: self.lifetime.with_label_values(&[name]),
+                ping: self.ping.with_label_values(&[name]),
+                messages_in: self.messages.with_label_values(&[name, "in"]),
+                messages_out: self.messages.with_label_values(&[name, "out"]),
+                bytes_in: self.moved.with_label_values(&[name, "in"]),
+                bytes_out: self.moved.with_label_values(&[name, "out"]),
+            }),
+        }
+    }
+}
+
+impl PerRoute {
+    /// The limits let a request pass.
+    pub fn limit_allowed(&self) {
+        self.allowed.inc();
     }
 }
 
@@ -399,17 +473,18 @@ mod tests {
 
     #[test]
     fn no_client_can_grow_the_metrics() {
-        let metrics = Metrics::new(&[("/a", false)]).unwrap();
+        let metrics = Metrics::new().unwrap();
+        let route = metrics.per_route("/a", false);
         let address = [127, 0, 0, 1].into();
         let mut exchange =
             Exchange::begin(String::new(), address, Client { address, key: 0 }, "http");
         exchange.route = Some(0);
         exchange.status = 200;
-        metrics.count(&exchange, &Method::GET, 0, 5);
+        metrics.count(Some(&route), &exchange, &Method::GET, 0, 5);
         let before = String::from_utf8(metrics.text()).unwrap().lines().count();
         for number in 0..100 {
             let method = Method::from_bytes(format!("M{number}").as_bytes()).unwrap();
-            metrics.count(&exchange, &method, 0, 0);
+            metrics.count(Some(&route), &exchange, &method, 0, 0);
         }
         let text = String::from_utf8(metrics.text()).unwrap();
         assert_eq!(text.lines().count(), before + 1);

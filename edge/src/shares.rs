@@ -1,10 +1,10 @@
 //! What the routes share of the limits: a route that sets a limit of its own has a bucket of its
 //! own, all others have the file's.
 
-use std::cell::OnceCell;
+use std::collections::HashMap;
 use std::sync::Arc;
 
-use crate::config::{Config, Route, WebSocket};
+use crate::config::{Config, Route};
 use crate::limit::{Bucket, Clients, Limits, Quota};
 use crate::sketch::Sketch;
 use crate::websocket::{Global, PerClient, Places};
@@ -12,6 +12,7 @@ use crate::websocket::{Global, PerClient, Places};
 /// Every route's share, in the order of the routes.
 pub(crate) struct Shares {
     pub(crate) routes: Vec<Share>,
+    made: Made,
 }
 
 /// One route's.
@@ -24,102 +25,127 @@ pub(crate) struct Share {
     pub(crate) messages: Option<Arc<Clients>>,
 }
 
-/// The file's buckets, made when the first route asks for them.
+/// All buckets and places, each kind on a shelf of its own.
 #[derive(Default)]
-struct Shared {
-    per_client: OnceCell<Arc<Clients>>,
-    global: OnceCell<Arc<Bucket>>,
-    messages: OnceCell<Arc<Clients>>,
-    places_per_client: OnceCell<Arc<PerClient>>,
-    places_global: OnceCell<Arc<Global>>,
+struct Made {
+    per_client: Shelf<Table, Arc<Clients>>,
+    global: Shelf<Quota, Arc<Bucket>>,
+    messages: Shelf<Table, Arc<Clients>>,
+    places_per_client: Shelf<usize, Arc<PerClient>>,
+    places_global: Shelf<usize, Arc<Global>>,
 }
 
-/// A bucket of the route's own, or the file's.
-fn share<T: Clone>(own: bool, shared: &OnceCell<T>, new: impl FnOnce() -> T) -> T {
-    if own {
-        new()
-    } else {
-        shared.get_or_init(new).clone()
+/// A quota for each of so many clients.
+type Table = (Quota, usize);
+
+/// What was made for whom, under which law; nobody is the file.
+struct Shelf<L, B>(HashMap<Option<String>, (L, B)>);
+
+impl<L, B> Default for Shelf<L, B> {
+    fn default() -> Self {
+        Self(HashMap::new())
+    }
+}
+
+impl<L: PartialEq, B: Clone> Shelf<L, B> {
+    /// What is there for this owner; else what was there `before` under the same law, with all
+    /// that was used of it; else a new one.
+    fn take(
+        &mut self,
+        before: Option<&Self>,
+        owner: Option<&str>,
+        law: L,
+        new: impl FnOnce(&L) -> B,
+    ) -> B {
+        let owner = owner.map(str::to_owned);
+        if let Some((_, made)) = self.0.get(&owner) {
+            return made.clone();
+        }
+        let before = before.and_then(|before| before.0.get(&owner));
+        let kept = before.filter(|(own, _)| *own == law);
+        let made = kept.map_or_else(|| new(&law), |(_, kept)| kept.clone());
+        self.0.insert(owner, (law, made.clone()));
+        made
     }
 }
 
 impl Shares {
-    pub(crate) fn new(config: &Config) -> Self {
-        let shared = Shared::default();
-        let share = |route: &Route| Share {
-            limits: limits(route, &shared, config.clients),
-            ..websocket(route.websocket.as_ref(), &shared, config.clients)
-        };
-        Self {
-            routes: config.routes.iter().map(share).collect(),
-        }
+    /// What is limited as `before` goes on with what was used of it.
+    pub(crate) fn new(config: &Config, before: Option<&Self>) -> Self {
+        let mut made = Made::default();
+        let before = before.map(|before| &before.made);
+        let share = |route| made.share(before, route, config.clients);
+        let routes = config.routes.iter().map(share).collect();
+        Self { routes, made }
     }
 
-    /// All tables of clients, each once.
-    pub(crate) fn tables(&self) -> Vec<Arc<Clients>> {
-        let mut tables: Vec<Arc<Clients>> = Vec::new();
-        let all = self.routes.iter().flat_map(|share| {
-            let requests = share.limits.per_client.iter();
-            requests.chain(&share.messages)
+    /// How many clients have a bucket, in all tables together.
+    pub(crate) fn clients(&self) -> usize {
+        let Made {
+            per_client,
+            messages,
+            ..
+        } = &self.made;
+        let tables = per_client.0.values().chain(messages.0.values());
+        tables.map(|(_, clients)| clients.len()).sum()
+    }
+}
+
+impl Made {
+    fn share(&mut self, before: Option<&Self>, route: &Route, clients: usize) -> Share {
+        let owner = |own: bool| own.then_some(route.name.as_str());
+        let (limit, settings) = (&route.limit, &route.limit.settings);
+        let (own_per_client, own_global) = (owner(limit.own_per_client), owner(limit.own_global));
+        let per_client = settings.per_client.map(|quota| {
+            let before = before.map(|before| &before.per_client);
+            self.per_client
+                .take(before, own_per_client, (quota, clients), table)
         });
-        for table in all {
-            if !tables.iter().any(|known| Arc::ptr_eq(known, table)) {
-                tables.push(table.clone());
-            }
+        let global = settings.global.map(|quota| {
+            let before = before.map(|before| &before.global);
+            let bucket = self
+                .global
+                .take(before, own_global, quota, |_| Arc::default());
+            (quota, bucket)
+        });
+        let limits = Limits {
+            per_client,
+            global,
+            status: settings.status,
+        };
+        let Some(websocket) = &route.websocket else {
+            return Share {
+                limits,
+                ..Share::default()
+            };
+        };
+        let settings = &websocket.settings;
+        let messages = settings.messages_per_client.map(|quota| {
+            let before = before.map(|before| &before.messages);
+            let owner = owner(websocket.own_messages);
+            self.messages.take(before, owner, (quota, clients), table)
+        });
+        let per_client = settings.per_client.map(|most| {
+            let before = before.map(|before| &before.places_per_client);
+            let owner = owner(websocket.own_per_client);
+            let new = |most: &usize| Arc::new(PerClient::new(*most));
+            self.places_per_client.take(before, owner, most, new)
+        });
+        let global = settings.global.map(|most| {
+            let before = before.map(|before| &before.places_global);
+            let owner = owner(websocket.own_global);
+            let new = |most: &usize| Arc::new(Global::new(*most));
+            self.places_global.take(before, owner, most, new)
+        });
+        Share {
+            limits,
+            places: Places { per_client, global },
+            messages,
         }
-        tables
     }
 }
 
-fn limits(route: &Route, shared: &Shared, clients: usize) -> Limits {
-    let (limit, settings) = (&route.limit, &route.limit.settings);
-    let per_client = |quota| {
-        share(limit.own_per_client, &shared.per_client, || {
-            table(quota, clients)
-        })
-    };
-    let global = |quota| {
-        let bucket = share(limit.own_global, &shared.global, Arc::default);
-        (quota, bucket)
-    };
-    Limits {
-        per_client: settings.per_client.map(per_client),
-        global: settings.global.map(global),
-        status: settings.status,
-    }
-}
-
-fn websocket(websocket: Option<&WebSocket>, shared: &Shared, clients: usize) -> Share {
-    let Some(websocket) = websocket else {
-        return Share::default();
-    };
-    let settings = &websocket.settings;
-    let per_client = |most| {
-        share(websocket.own_per_client, &shared.places_per_client, || {
-            Arc::new(PerClient::new(most))
-        })
-    };
-    let global = |most| {
-        share(websocket.own_global, &shared.places_global, || {
-            Arc::new(Global::new(most))
-        })
-    };
-    let messages = |quota| {
-        share(websocket.own_messages, &shared.messages, || {
-            table(quota, clients)
-        })
-    };
-    Share {
-        limits: Limits::default(),
-        places: Places {
-            per_client: settings.per_client.map(per_client),
-            global: settings.global.map(global),
-        },
-        messages: settings.messages_per_client.map(messages),
-    }
-}
-
-fn table(quota: Quota, clients: usize) -> Arc<Clients> {
-    let overflow = Sketch::new(quota, clients);
-    Arc::new(Clients::new(quota, clients, Some(Box::new(overflow))))
+fn table((quota, clients): &Table) -> Arc<Clients> {
+    let overflow = Sketch::new(*quota, *clients);
+    Arc::new(Clients::new(*quota, *clients, Some(Box::new(overflow))))
 }

@@ -1,6 +1,7 @@
 //! The peers of an upstream: which one is asked next, and how edge connects to it.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
@@ -8,13 +9,14 @@ use parking_lot::RwLock;
 use pingora::ErrorType as E;
 use pingora::upstreams::peer::{HttpPeer, HttpUpstreamRequestPolicy};
 
+use crate::config;
 use crate::refusal::Refusal;
 
 /// A named group that answers.
 #[derive(Debug)]
 pub(crate) struct Upstream {
     pub(crate) name: String,
-    pub(crate) peers: Vec<Peer>,
+    pub(crate) peers: Vec<Arc<Peer>>,
     /// The path asked to learn whether a peer is well.
     pub(crate) health: Option<String>,
     next: AtomicUsize,
@@ -35,16 +37,21 @@ pub(crate) struct Peer {
 const POOL_IDLE: Duration = Duration::from_secs(20);
 
 impl Upstream {
-    pub(crate) fn new(name: String, peers: Vec<String>, health: Option<String>) -> Self {
-        let peer = |name: String| Peer {
-            address: RwLock::new(name.parse().ok()),
-            name,
-            well: AtomicBool::new(true),
+    /// Its peers as they stand in `known`, where an upstream of this name asks the same question
+    /// of its peers; the others as if they were well.
+    pub(crate) fn new(config: &config::Upstream, known: &[Arc<Self>]) -> Self {
+        let known = known
+            .iter()
+            .find(|known| known.name == config.name && known.health == config.health);
+        let known = known.map_or(&[][..], |known| &known.peers);
+        let peer = |name: &String| {
+            let known = known.iter().find(|known| known.name == *name);
+            known.cloned().unwrap_or_else(|| Arc::new(Peer::new(name)))
         };
         Self {
-            name,
-            peers: peers.into_iter().map(peer).collect(),
-            health,
+            name: config.name.clone(),
+            peers: config.peers.iter().map(peer).collect(),
+            health: config.health.clone(),
             next: AtomicUsize::new(0),
         }
     }
@@ -84,6 +91,14 @@ impl Upstream {
 }
 
 impl Peer {
+    fn new(name: &str) -> Self {
+        Self {
+            name: name.to_owned(),
+            address: RwLock::new(name.parse().ok()),
+            well: AtomicBool::new(true),
+        }
+    }
+
     pub(crate) fn address(&self) -> Option<SocketAddr> {
         *self.address.read()
     }
@@ -136,11 +151,17 @@ pub(crate) fn refusal(error: &pingora::Error) -> Refusal {
 mod tests {
     use super::*;
 
+    fn of(peers: &[&str], health: Option<&str>, known: &[Arc<Upstream>]) -> Upstream {
+        let config = config::Upstream {
+            name: "a".to_owned(),
+            peers: peers.iter().map(|&peer| peer.to_owned()).collect(),
+            health: health.map(str::to_owned),
+        };
+        Upstream::new(&config, known)
+    }
+
     fn three() -> Upstream {
-        let peers = ["127.0.0.1:1", "127.0.0.1:2", "127.0.0.1:3"]
-            .map(str::to_owned)
-            .to_vec();
-        Upstream::new("a".to_owned(), peers, None)
+        of(&["127.0.0.1:1", "127.0.0.1:2", "127.0.0.1:3"], None, &[])
     }
 
     #[test]
@@ -165,9 +186,27 @@ mod tests {
 
     #[test]
     fn a_name_without_an_address_is_passed_over() {
-        let upstream = Upstream::new("a".to_owned(), vec!["echo:8080".to_owned()], None);
+        let upstream = of(&["echo:8080"], None, &[]);
         assert_eq!(upstream.choose(&[]), None);
         upstream.peers[0].set_address("127.0.0.1:8080".parse().unwrap());
         assert!(upstream.choose(&[]).is_some());
+    }
+
+    #[test]
+    fn a_peer_that_stays_is_as_well_as_it_was_unless_it_is_asked_something_else() {
+        let before = [Arc::new(of(
+            &["127.0.0.1:1", "echo:8080"],
+            Some("/health"),
+            &[],
+        ))];
+        before[0].peers[0].set_well(false);
+        before[0].peers[1].set_address("127.0.0.1:2".parse().unwrap());
+        let more = ["127.0.0.1:3", "echo:8080", "127.0.0.1:1"];
+        let after = of(&more, Some("/health"), &before);
+        let well: Vec<_> = after.peers.iter().map(|peer| peer.is_well()).collect();
+        assert_eq!(well, [true, true, false]);
+        assert!(after.peers[1].address().is_some());
+        let after = of(&more, Some("/other"), &before);
+        assert!(after.peers.iter().all(|peer| peer.is_well()));
     }
 }

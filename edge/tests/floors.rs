@@ -47,6 +47,7 @@ const FLOORS: [(usize, &[&str]); 6] = [
             "handshake",
             "health",
             "life",
+            "plan",
             "respond",
             "shares",
             "sketch",
@@ -57,7 +58,7 @@ const FLOORS: [(usize, &[&str]); 6] = [
         ],
     ),
     // Start.
-    (5, &["demo", "log", "main", "serve"]),
+    (5, &["demo", "log", "main", "reload", "serve"]),
 ];
 
 /// The lowest floor that may name Pingora and tokio.

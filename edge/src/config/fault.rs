@@ -2,6 +2,7 @@
 //! been right.
 
 use std::fmt;
+use std::io;
 use std::ops::Range;
 
 /// One fault.
@@ -94,6 +95,26 @@ impl fmt::Display for Faults {
 }
 
 impl std::error::Error for Faults {}
+
+/// Why a file gave no configuration.
+#[derive(Debug)]
+pub enum Unread {
+    /// It could not be read: the file, as it was named, and why.
+    File(String, io::Error),
+    /// It is at fault.
+    Faults(Faults),
+}
+
+impl fmt::Display for Unread {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::File(file, error) => write!(f, "{file}: {error}"),
+            Self::Faults(faults) => faults.fmt(f),
+        }
+    }
+}
+
+impl std::error::Error for Unread {}
 
 /// The one of `known` that `word` was probably meant to be.
 pub(super) fn nearest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {

@@ -11,18 +11,18 @@ use pingora::cache::{
 use pingora::http::ResponseHeader;
 use pingora::proxy::Session;
 
-use super::request::host_and_port;
-use super::{Context, Gateway};
+use super::request::{forwarded, host_and_port};
+use super::{Context, Gateway, Held};
 use crate::exchange::{CacheState, Exchange};
 use crate::{cache, respond};
 
 impl Gateway {
     /// Lets the cache take part where the route has one and the request may use it.
     pub(super) fn enable_cache(&self, session: &mut Session, context: &mut Context) {
-        let exchange = &mut context.exchange;
-        if self.rule(exchange).is_none_or(|rule| rule.cache.is_none()) {
+        if context.rule().is_none_or(|rule| rule.cache.is_none()) {
             return;
         }
+        let exchange = &mut context.exchange;
         let request = session.req_header();
         if let Err(reason) = cache::admit(&request.method, &request.headers) {
             exchange.cache = CacheState::Bypass;
@@ -38,38 +38,39 @@ impl Gateway {
             .enable(self.store, None, predictor, lock, Some(wait));
         session.cache.set_max_file_size_bytes(self.store.object());
     }
+}
 
-    pub(super) fn cache_key(&self, session: &Session, exchange: &Exchange) -> CacheKey {
-        let request = session.req_header();
-        let host = host_and_port(request).unwrap_or_default();
-        let (path, query) = (request.uri.path(), request.uri.query());
-        let forwarded = self.forwarded(&request.headers, exchange);
-        let scheme = forwarded.proto.unwrap_or(exchange.scheme);
-        let told = forwarded.host.map(HeaderValue::as_bytes);
-        CacheKey::new(cache::key(scheme, host, told, path, query), "")
+pub(super) fn key(session: &Session, context: &Held) -> CacheKey {
+    let request = session.req_header();
+    let host = host_and_port(request).unwrap_or_default();
+    let (path, query) = (request.uri.path(), request.uri.query());
+    let forwarded = forwarded(&request.headers, context);
+    let scheme = forwarded.proto.unwrap_or(context.exchange.scheme);
+    let told = forwarded.host.map(HeaderValue::as_bytes);
+    let route = context.rule().map_or(0, |rule| rule.kept_under);
+    CacheKey::new(cache::key(route, scheme, host, told, path, query), "")
+}
+
+/// May the answer be kept, and until when?
+pub(super) fn judge(answer: &ResponseHeader, context: &mut Held) -> RespCacheable {
+    let uncacheable = RespCacheable::Uncacheable(NoCacheReason::OriginNotCache);
+    let Some(policy) = context.rule().and_then(|rule| rule.cache) else {
+        return uncacheable;
+    };
+    if answer.status.is_informational() {
+        return uncacheable;
     }
-
-    /// May the answer be kept, and until when?
-    pub(super) fn judge(&self, answer: &ResponseHeader, exchange: &mut Exchange) -> RespCacheable {
-        let uncacheable = RespCacheable::Uncacheable(NoCacheReason::OriginNotCache);
-        let Some(policy) = self.rule(exchange).and_then(|rule| rule.cache) else {
-            return uncacheable;
-        };
-        if answer.status.is_informational() {
-            return uncacheable;
+    let now = SystemTime::now();
+    match cache::keep(policy, answer.status, &answer.headers, now) {
+        Ok(left) => {
+            let age = cache::age(&answer.headers, now);
+            let created = now.checked_sub(age).unwrap_or(now);
+            let meta = CacheMeta::new(now + left, created, 0, 0, answer.clone());
+            RespCacheable::Cacheable(meta)
         }
-        let now = SystemTime::now();
-        match cache::keep(policy, answer.status, &answer.headers, now) {
-            Ok(left) => {
-                let age = cache::age(&answer.headers, now);
-                let created = now.checked_sub(age).unwrap_or(now);
-                let meta = CacheMeta::new(now + left, created, 0, 0, answer.clone());
-                RespCacheable::Cacheable(meta)
-            }
-            Err(reason) => {
-                exchange.cache_reason = Some(reason.as_str());
-                uncacheable
-            }
+        Err(reason) => {
+            context.exchange.cache_reason = Some(reason.as_str());
+            uncacheable
         }
     }
 }

@@ -56,11 +56,9 @@ impl Gateway {
         context.deadline().peer_done();
         if error.retry() {
             context.exchange.upstream.tried.pop();
-        } else if let (ErrorSource::Upstream, Some(upstream)) =
-            (error.esource(), self.upstream(&context.exchange))
-        {
+        } else if let (ErrorSource::Upstream, Some(rule)) = (error.esource(), context.rule()) {
             self.metrics
-                .count_failure(&upstream.name, &self.refusal(error, context));
+                .count_failure(&rule.upstream.name, &self.refusal(error, context));
         }
     }
 

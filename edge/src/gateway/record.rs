@@ -7,53 +7,47 @@ use http::{StatusCode, header};
 use pingora::http::RequestHeader;
 use pingora::proxy::Session;
 
-use super::Gateway;
+use super::Held;
 use super::request::host_and_port;
 use crate::access_log::{Closed, Line};
-use crate::exchange::{CacheState, Exchange};
+use crate::exchange::CacheState;
 use crate::tunnel::End;
 
-impl Gateway {
-    pub(super) fn line<'a>(
-        &'a self,
-        request: &'a RequestHeader,
-        exchange: &'a Exchange,
-    ) -> Line<'a> {
-        let times = exchange.times();
-        let agent = request.headers.get(header::USER_AGENT);
-        let upstream = self
-            .upstream(exchange)
-            .filter(|_| exchange.upstream.began.is_some());
-        Line {
-            time: exchange.time,
-            event: "request",
-            id: &exchange.id,
-            client: exchange.client.address,
-            method: request.method.as_str(),
-            host: clip(host_and_port(request).unwrap_or_default()),
-            path: clip(request.uri.path()),
-            route: self.rule(exchange).map_or("", |rule| &rule.name),
-            status: exchange.status,
-            reason: exchange.reason(),
-            bytes_in: 0,
-            bytes_out: 0,
-            upstream: upstream.map_or("", |upstream| &upstream.name),
-            peer: upstream.map_or("", |upstream| {
-                upstream.peer_name(exchange.upstream.tried.last())
-            }),
-            tries: exchange.upstream.tried.len(),
-            total_ms: times.total,
-            upstream_ms: times.upstream,
-            gateway_ms: times.gateway,
-            cache: exchange.cache.as_str(),
-            cache_reason: exchange.cache_reason,
-            user_agent: clip(
-                agent
-                    .and_then(|agent| agent.to_str().ok())
-                    .unwrap_or_default(),
-            ),
-            websocket: None,
-        }
+pub(super) fn line<'a>(request: &'a RequestHeader, context: &'a Held) -> Line<'a> {
+    let (rule, exchange) = (context.rule(), &context.exchange);
+    let times = exchange.times();
+    let agent = request.headers.get(header::USER_AGENT);
+    let asked = rule.filter(|_| exchange.upstream.began.is_some());
+    let upstream = asked.map(|rule| &rule.upstream);
+    Line {
+        time: exchange.time,
+        event: "request",
+        id: &exchange.id,
+        client: exchange.client.address,
+        method: request.method.as_str(),
+        host: clip(host_and_port(request).unwrap_or_default()),
+        path: clip(request.uri.path()),
+        route: rule.map_or("", |rule| &rule.name),
+        status: exchange.status,
+        reason: exchange.reason(),
+        bytes_in: 0,
+        bytes_out: 0,
+        upstream: upstream.map_or("", |upstream| &upstream.name),
+        peer: upstream.map_or("", |upstream| {
+            upstream.peer_name(exchange.upstream.tried.last())
+        }),
+        tries: exchange.upstream.tried.len(),
+        total_ms: times.total,
+        upstream_ms: times.upstream,
+        gateway_ms: times.gateway,
+        cache: exchange.cache.as_str(),
+        cache_reason: exchange.cache_reason,
+        user_agent: clip(
+            agent
+                .and_then(|agent| agent.to_str().ok())
+                .unwrap_or_default(),
+        ),
+        websocket: None,
     }
 }
 
@@ -80,8 +74,8 @@ pub(super) struct Record {
 }
 
 impl Record {
-    pub(super) fn new(gateway: &Gateway, session: &Session, exchange: &Exchange) -> Self {
-        let line = gateway.line(session.req_header(), exchange);
+    pub(super) fn new(session: &Session, context: &Held) -> Self {
+        let line = line(session.req_header(), context);
         Self {
             id: line.id.to_owned(),
             client: line.client,

@@ -5,8 +5,7 @@ use pingora::Result;
 use pingora::http::RequestHeader;
 use pingora::proxy::Session;
 
-use super::Gateway;
-use crate::exchange::Exchange;
+use super::Held;
 use crate::forward;
 use crate::route::Rewrite;
 
@@ -17,62 +16,56 @@ pub(super) struct Forwarded<'a> {
     pub(super) host: Option<&'a HeaderValue>,
 }
 
-impl Gateway {
-    pub(super) fn forwarded<'a>(
-        &self,
-        headers: &'a HeaderMap,
-        exchange: &Exchange,
-    ) -> Forwarded<'a> {
-        if !self.trust.trusts(exchange.peer) {
-            return Forwarded::default();
-        }
-        let proto = headers.get(forward::X_FORWARDED_PROTO);
-        Forwarded {
-            proto: proto.and_then(|proto| proto.to_str().ok()),
-            host: headers.get(forward::X_FORWARDED_HOST),
-        }
+pub(super) fn forwarded<'a>(headers: &'a HeaderMap, context: &Held) -> Forwarded<'a> {
+    let trust = &context.plan.config.server.trust;
+    if !trust.trusts(context.exchange.peer) {
+        return Forwarded::default();
     }
+    let proto = headers.get(forward::X_FORWARDED_PROTO);
+    Forwarded {
+        proto: proto.and_then(|proto| proto.to_str().ok()),
+        host: headers.get(forward::X_FORWARDED_HOST),
+    }
+}
 
-    /// The head as the peer sees it.
-    pub(super) fn forward(&self, request: &mut RequestHeader, exchange: &Exchange) -> Result<()> {
-        let chain = forward::forwarded_for(&request.headers, exchange.peer);
-        let forwarded = self.forwarded(&request.headers, exchange);
-        // One value each, whatever came: what the peer reads is what the cache's key holds.
-        let proto = match forwarded.proto {
-            Some(proto) => HeaderValue::from_str(proto).ok(),
-            None => Some(HeaderValue::from_static(exchange.scheme)),
-        };
-        let host = forwarded
-            .host
-            .or_else(|| request.headers.get(header::HOST))
-            .cloned();
-        request.insert_header(forward::X_FORWARDED_FOR, chain)?;
-        for (name, value) in [
-            (forward::X_FORWARDED_PROTO, proto),
-            (forward::X_FORWARDED_HOST, host),
-        ] {
-            match value {
-                Some(value) => request.insert_header(name, value)?,
-                None => drop(request.remove_header(&name)),
-            }
+/// The head as the peer sees it.
+pub(super) fn forward(request: &mut RequestHeader, context: &Held) -> Result<()> {
+    let exchange = &context.exchange;
+    let chain = forward::forwarded_for(&request.headers, exchange.peer);
+    let forwarded = forwarded(&request.headers, context);
+    // One value each, whatever came: what the peer reads is what the cache's key holds.
+    let proto = match forwarded.proto {
+        Some(proto) => HeaderValue::from_str(proto).ok(),
+        None => Some(HeaderValue::from_static(exchange.scheme)),
+    };
+    let host = forwarded
+        .host
+        .or_else(|| request.headers.get(header::HOST))
+        .cloned();
+    request.insert_header(forward::X_FORWARDED_FOR, chain)?;
+    for (name, value) in [
+        (forward::X_FORWARDED_PROTO, proto),
+        (forward::X_FORWARDED_HOST, host),
+    ] {
+        match value {
+            Some(value) => request.insert_header(name, value)?,
+            None => drop(request.remove_header(&name)),
         }
-        request.insert_header(forward::X_REQUEST_ID, exchange.id.as_str())?;
-        request.insert_header(header::VIA, forward::via(&request.headers, request.version))?;
-        let rewrite = self
-            .rule(exchange)
-            .map_or(&Rewrite::Keep, |rule| &rule.rewrite);
-        // A target may come with scheme and host, of which Pingora has checked the host: the peer
-        // gets the path that was routed (RFC 9112 3.2.2).
-        if *rewrite != Rewrite::Keep || !request.raw_path().starts_with(b"/") {
-            let path = rewrite.apply(request.uri.path());
-            let target = match request.uri.query() {
-                Some(query) => format!("{path}?{query}"),
-                None => path.into_owned(),
-            };
-            request.set_raw_path(target.as_bytes())?;
-        }
-        Ok(())
     }
+    request.insert_header(forward::X_REQUEST_ID, exchange.id.as_str())?;
+    request.insert_header(header::VIA, forward::via(&request.headers, request.version))?;
+    let rewrite = context.rule().map_or(&Rewrite::Keep, |rule| &rule.rewrite);
+    // A target may come with scheme and host, of which Pingora has checked the host: the peer
+    // gets the path that was routed (RFC 9112 3.2.2).
+    if *rewrite != Rewrite::Keep || !request.raw_path().starts_with(b"/") {
+        let path = rewrite.apply(request.uri.path());
+        let target = match request.uri.query() {
+            Some(query) => format!("{path}?{query}"),
+            None => path.into_owned(),
+        };
+        request.set_raw_path(target.as_bytes())?;
+    }
+    Ok(())
 }
 
 /// The path that a request names: its target, or the path of a target with scheme and host. What

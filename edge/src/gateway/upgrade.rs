@@ -12,8 +12,7 @@ use pingora::{Error, ErrorType, Result};
 use prometheus::IntGauge;
 
 use super::record::Record;
-use super::{Context, Gateway};
-use crate::exchange::Exchange;
+use super::{Context, Gateway, Held, request};
 use crate::handshake::{self, Answer, Opened};
 use crate::metrics::WebSockets;
 use crate::refusal::Refusal;
@@ -33,7 +32,7 @@ impl Gateway {
         for name in forward::hop_by_hop(&request.headers) {
             request.remove_header(&name);
         }
-        self.forward(&mut request, &context.exchange)?;
+        request::forward(&mut request, context)?;
         request.insert_header(header::CONNECTION, "Upgrade")?;
         request.insert_header(header::UPGRADE, "websocket")?;
         match self.ask_peer(request, context).await {
@@ -45,11 +44,11 @@ impl Gateway {
                 session: peer,
             }) => pass_through(session, context, head, peer).await,
             Err(refusal) => {
-                let exchange = &context.exchange;
-                if let Some(upstream) = self.upstream(exchange) {
-                    self.metrics.count_failure(&upstream.name, &refusal);
+                if let Some(rule) = context.rule() {
+                    self.metrics.count_failure(&rule.upstream.name, &refusal);
                 }
-                self.metrics.websocket_refused(exchange.route, &refusal);
+                let route = context.plan.figures(&context.exchange);
+                self.metrics.websocket_refused(route, &refusal);
                 context.refuse(session, refusal).await
             }
         }
@@ -61,13 +60,14 @@ impl Gateway {
         context: &mut Context,
     ) -> Result<Answer, Refusal> {
         let left = context.deadline().left();
-        let rule = self.rule(&context.exchange).ok_or(Refusal::Internal)?;
+        let timeout = &context.rule().ok_or(Refusal::Internal)?.timeout;
+        let connect = context.connect_within(timeout);
+        let Held { exchange, plan, .. } = &mut **context;
+        let rule = plan.rule(exchange).ok_or(Refusal::Internal)?;
         let websocket = rule.websocket.as_ref().ok_or(Refusal::Internal)?;
         let offers = websocket.settings.offers(&request.headers);
         offer(&mut request, &offers).map_err(|_| Refusal::Internal)?;
-        let upstream = self.upstreams.get(rule.upstream).ok_or(Refusal::Internal)?;
-        let connect = context.connect_within(&rule.timeout);
-        let exchange = &mut context.exchange;
+        let upstream = &rule.upstream;
         exchange.upstream.began = Some(Instant::now());
         let tried = &mut exchange.upstream.tried;
         let asking = handshake::ask(&self.connector, upstream, tried, request, &offers, connect);
@@ -103,7 +103,7 @@ impl Gateway {
             .and_then(Result::ok)
             .flatten()
             .unwrap_or_default();
-        let tunnel = self.tunnel(session, &context.exchange, opened, from_client, place);
+        let tunnel = self.tunnel(session, context, opened, from_client, place);
         if let Some(tunnel) = tunnel {
             context.connection.hand_over(tunnel);
         }
@@ -113,13 +113,14 @@ impl Gateway {
     fn tunnel(
         &self,
         session: &Session,
-        exchange: &Exchange,
+        context: &Held,
         opened: Opened,
         from_client: Bytes,
         place: Place,
     ) -> Option<Tunnel> {
-        let websocket = self.rule(exchange)?.websocket.as_ref()?;
-        let figures = self.metrics.route(exchange.route)?.websockets.clone()?;
+        let rule = context.rule()?;
+        let websocket = rule.websocket.as_ref()?;
+        let figures = rule.figures.websockets.clone()?;
         let messages = websocket.messages.clone();
         Some(Tunnel {
             peer: opened.peer,
@@ -130,10 +131,10 @@ impl Gateway {
             times: websocket.settings.times,
             limit: messages.map(|clients| MessageLimit {
                 clients,
-                key: exchange.client.key,
+                key: context.exchange.client.key,
                 epoch: self.started,
             }),
-            closed: self.closed(session, exchange, &figures, place),
+            closed: self.closed(session, context, &figures, place),
             figures,
             entered: self.sockets.enter(),
         })
@@ -143,15 +144,15 @@ impl Gateway {
     fn closed(
         &self,
         session: &Session,
-        exchange: &Exchange,
+        context: &Held,
         figures: &WebSockets,
         place: Place,
     ) -> Box<dyn FnOnce(End) + Send + Sync> {
         figures.opened.inc();
         let open = Open::new(figures.open.clone());
         let lifetime = figures.lifetime.clone();
-        let record = Record::new(self, session, exchange);
-        let (log, metrics) = (self.log.clone(), self.metrics.clone());
+        let record = Record::new(session, context);
+        let (log, metrics) = (context.plan.log.clone(), self.metrics.clone());
         Box::new(move |end: End| {
             drop((open, place));
             lifetime.observe(end.lasted.as_secs_f64());
