@@ -20,6 +20,8 @@ mod hostile;
 mod limits;
 #[path = "gateway/relay.rs"]
 mod relay;
+#[path = "gateway/reload.rs"]
+mod reload;
 #[path = "gateway/routes.rs"]
 mod routes;
 #[path = "gateway/support.rs"]
