@@ -49,21 +49,23 @@ impl<L, B> Default for Shelf<L, B> {
 
 impl<L: PartialEq, B: Clone> Shelf<L, B> {
     /// What is there for this owner; else what was there `before` under the same law, with all
-    /// that was used of it; else a new one.
+    /// that was used of it; else a new one, which is shown what was there under another law.
     fn take(
         &mut self,
         before: Option<&Self>,
         owner: Option<&str>,
         law: L,
-        new: impl FnOnce(&L) -> B,
+        new: impl FnOnce(&L, Option<&B>) -> B,
     ) -> B {
         let owner = owner.map(str::to_owned);
         if let Some((_, made)) = self.0.get(&owner) {
             return made.clone();
         }
         let before = before.and_then(|before| before.0.get(&owner));
-        let kept = before.filter(|(own, _)| *own == law);
-        let made = kept.map_or_else(|| new(&law), |(_, kept)| kept.clone());
+        let made = match before {
+            Some((own, kept)) if *own == law => kept.clone(),
+            other => new(&law, other.map(|(_, other)| other)),
+        };
         self.0.insert(owner, (law, made.clone()));
         made
     }
@@ -105,7 +107,7 @@ impl Made {
             let before = before.map(|before| &before.global);
             let bucket = self
                 .global
-                .take(before, own_global, quota, |_| Arc::default());
+                .take(before, own_global, quota, |_, _| Arc::default());
             (quota, bucket)
         });
         let limits = Limits {
@@ -128,14 +130,20 @@ impl Made {
         let per_client = settings.per_client.map(|most| {
             let before = before.map(|before| &before.places_per_client);
             let owner = owner(websocket.own_per_client);
-            let new = |most: &usize| Arc::new(PerClient::new(*most));
-            self.places_per_client.take(before, owner, most, new)
+            self.places_per_client
+                .take(before, owner, most, |&most, other| {
+                    let other = other.map(|other| other.with(most));
+                    Arc::new(other.unwrap_or_else(|| PerClient::new(most)))
+                })
         });
         let global = settings.global.map(|most| {
             let before = before.map(|before| &before.places_global);
             let owner = owner(websocket.own_global);
-            let new = |most: &usize| Arc::new(Global::new(*most));
-            self.places_global.take(before, owner, most, new)
+            self.places_global
+                .take(before, owner, most, |&most, other| {
+                    let other = other.map(|other| other.with(most));
+                    Arc::new(other.unwrap_or_else(|| Global::new(most)))
+                })
         });
         Share {
             limits,
@@ -145,7 +153,7 @@ impl Made {
     }
 }
 
-fn table((quota, clients): &Table) -> Arc<Clients> {
+fn table((quota, clients): &Table, _: Option<&Arc<Clients>>) -> Arc<Clients> {
     let overflow = Sketch::new(*quota, *clients);
     Arc::new(Clients::new(*quota, *clients, Some(Box::new(overflow))))
 }

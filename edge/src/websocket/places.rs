@@ -23,14 +23,14 @@ pub struct Places {
 #[derive(Debug)]
 pub struct PerClient {
     most: usize,
-    open: Mutex<HashMap<u128, usize, RandomState>>,
+    open: Arc<Mutex<HashMap<u128, usize, RandomState>>>,
 }
 
 /// What all clients share.
 #[derive(Debug)]
 pub struct Global {
     most: usize,
-    open: AtomicUsize,
+    open: Arc<AtomicUsize>,
 }
 
 /// A place among the open WebSockets, given back when dropped.
@@ -45,8 +45,14 @@ impl PerClient {
     pub fn new(most: usize) -> Self {
         Self {
             most,
-            open: Mutex::default(),
+            open: Arc::default(),
         }
+    }
+
+    /// So many from now on; those that are open count in it.
+    pub fn with(&self, most: usize) -> Self {
+        let open = self.open.clone();
+        Self { most, open }
     }
 }
 
@@ -55,8 +61,14 @@ impl Global {
     pub fn new(most: usize) -> Self {
         Self {
             most,
-            open: AtomicUsize::new(0),
+            open: Arc::default(),
         }
+    }
+
+    /// So many from now on; those that are open count in it.
+    pub fn with(&self, most: usize) -> Self {
+        let open = self.open.clone();
+        Self { most, open }
     }
 }
 
@@ -133,6 +145,22 @@ mod tests {
         assert_eq!(places.take(4).unwrap_err(), Refusal::WebSocketGlobalLimit);
         let held = places.per_client.as_ref().unwrap().open.lock().len();
         assert_eq!(held, 3);
+    }
+
+    #[test]
+    fn what_is_open_counts_in_another_number_too() {
+        let before = places(2, 3);
+        let open = [1, 1, 2].map(|client| before.take(client).unwrap());
+        let after = Places {
+            per_client: before.per_client.as_ref().map(|own| Arc::new(own.with(3))),
+            global: before.global.as_ref().map(|all| Arc::new(all.with(4))),
+        };
+        let _one = after.take(1).unwrap();
+        assert_eq!(after.take(1).unwrap_err(), Refusal::WebSocketClientLimit);
+        assert_eq!(after.take(3).unwrap_err(), Refusal::WebSocketGlobalLimit);
+        drop(open);
+        let _more = [1, 1, 3].map(|client| after.take(client).unwrap());
+        assert_eq!(after.take(1).unwrap_err(), Refusal::WebSocketClientLimit);
     }
 
     #[test]
