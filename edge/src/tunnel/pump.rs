@@ -226,7 +226,9 @@ impl Pump {
                     break;
                 }
             }
-            if self.waiting.is_some() && self.is_at_boundary() {
+            // After the sender's Close nothing is put, and after a fault `poll` puts it.
+            let between = self.walker.as_ref().is_some_and(Walker::at_boundary);
+            if self.waiting.is_some() && between {
                 self.pass(bytes.get(from..at), way, account);
                 from = at;
                 self.put_own(account);
