@@ -64,7 +64,8 @@ pub(crate) struct End {
 const LAST_ANSWERS: Duration = Duration::from_secs(1);
 /// So long edge waits for the other side's Close, and then for the end of its connection.
 const FAREWELL: Duration = Duration::from_secs(5);
-/// A WebSocket that one side alone has ended is let go after so much silence of the other.
+/// A WebSocket whose client says no more is let go after so much silence of the upstream; a client
+/// has as long to take what came before the upstream's Close.
 const LINGER: Duration = Duration::from_secs(30);
 
 /// Moves the frames until both sides have ended, or one of them takes too long to.
@@ -142,7 +143,11 @@ impl Relay {
             if self.react(now, told) {
                 continue;
             }
-            if told.to_end() || self.is_over(now) {
+            if told.to_end() {
+                self.last_words(context, now);
+                return Poll::Ready(());
+            }
+            if self.is_over(now) {
                 return Poll::Ready(());
             }
             let Some(at) = self.wake_at() else {
@@ -230,6 +235,23 @@ impl Relay {
         });
     }
 
+    /// There is no time left: who was not told yet is, if that can be done at once.
+    fn last_words(&mut self, context: &mut Context<'_>, now: Instant) {
+        if self.is_open() {
+            self.say_close(Cause::Draining, now);
+        }
+        if let Some(closing) = &mut self.closing
+            && !closing.told
+        {
+            closing.told = true;
+            let close = frame::close(closing.code, closing.reason, None);
+            self.outward.close(close);
+        }
+        let (client, peer) = (&mut self.client, &mut self.peer);
+        let _ = self.inward.poll(context, client, peer, &mut self.account);
+        let _ = self.outward.poll(context, peer, client, &mut self.account);
+    }
+
     /// Ends the connections to whom all has been said.
     fn finish(&mut self) -> bool {
         // A server ends the connection once both have said Close (RFC 6455 7.1.1).
@@ -252,10 +274,13 @@ impl Relay {
 
     /// When edge waits no longer for anybody.
     fn over_at(&self) -> Option<Instant> {
-        let (_, since) = self.ending?;
-        Some(match &self.closing {
-            Some(closing) => closing.by + FAREWELL,
-            None => since.max(self.account.moved_at()) + LINGER,
+        let (ending, since) = self.ending?;
+        Some(match (&self.closing, ending) {
+            (Some(closing), _) => closing.by + FAREWELL,
+            // It waits for the client's Close, not for what else the client says.
+            (None, Ending::Said(..)) if self.outward.is_behind() => since + LINGER,
+            (None, Ending::Said(..)) => since + FAREWELL,
+            (None, _) => since.max(self.account.moved_at()) + LINGER,
         })
     }
 

@@ -3,7 +3,7 @@
 
 #![no_main]
 
-use edge::websocket::frame::{self, Control, Fault, HELD, Rules, Sender, Step, Walker};
+use edge::websocket::frame::{self, Control, Data, Fault, HELD, Rules, Sender, Step, Walker};
 use libfuzzer_sys::fuzz_target;
 
 #[derive(Debug, PartialEq, Eq)]
@@ -33,9 +33,9 @@ fn walk(rules: Rules, bytes: &[u8], mut cut: impl FnMut(usize) -> usize) -> Walk
                     assert!(was_at_boundary && shown - at < HELD);
                     break;
                 }
-                Ok(Step::Data { length, begins }) => {
+                Ok(Step::Data { length, kind }) => {
                     assert!(length > 0 && at + length <= shown);
-                    walk.messages += usize::from(begins);
+                    walk.messages += usize::from(kind == Data::Begins);
                     at += length;
                 }
                 Ok(Step::Control { kind, length }) => {

@@ -4,7 +4,8 @@
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use http::{StatusCode, Version, header};
+use http::header::{self, HeaderName};
+use http::{StatusCode, Version};
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::protocols::http::v1::client::HttpSession;
 use pingora::proxy::Session;
@@ -30,7 +31,9 @@ impl Gateway {
     ) -> Result<()> {
         let mut request = Box::new(session.req_header().clone());
         for name in forward::hop_by_hop(&request.headers) {
-            request.remove_header(&name);
+            if !is_of_handshake(&name) {
+                request.remove_header(&name);
+            }
         }
         request::forward(&mut request, context)?;
         request.insert_header(header::CONNECTION, "Upgrade")?;
@@ -94,6 +97,9 @@ impl Gateway {
         respond::dress(&mut head, &context.exchange, None)?;
         head.insert_header(header::CONNECTION, "Upgrade")?;
         head.insert_header(header::UPGRADE, "websocket")?;
+        // An interim answer has no body (RFC 9110 8.6, RFC 9112 6.1).
+        head.remove_header(&header::CONTENT_LENGTH);
+        head.remove_header(&header::TRANSFER_ENCODING);
         session
             .write_response_header(head, false)
             .await
@@ -160,6 +166,12 @@ impl Gateway {
             log.write(&record.closed(end));
         })
     }
+}
+
+/// Fields that were judged when the handshake was let in: `Connection` must not hide them from
+/// the upstream.
+fn is_of_handshake(name: &HeaderName) -> bool {
+    name == header::ORIGIN || name.as_str().starts_with("sec-websocket-")
 }
 
 /// The request offers the upstream this, and no other subprotocol and extension.

@@ -11,7 +11,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::account::Account;
 use crate::websocket::ending::{Cause, is_sendable};
-use crate::websocket::frame::{self, Control, HELD, Rules, Sender, Step, Walker};
+use crate::websocket::frame::{self, Control, Data, HELD, Rules, Sender, Step, Walker};
 
 /// One direction.
 pub(super) struct Pump {
@@ -166,6 +166,10 @@ impl Pump {
             let count = self.early.len().min(to.len());
             self.early
                 .copy_to_slice(to.get_mut(..count).unwrap_or_default());
+            if self.early.is_empty() {
+                // Emptied it would still hold all its memory, for as long as the WebSocket lives.
+                self.early = Bytes::new();
+            }
             return Poll::Ready(count);
         }
         let mut buffer = ReadBuf::new(to);
@@ -192,12 +196,14 @@ impl Pump {
                     self.partial = rest.to_vec();
                     break;
                 }
-                Ok(Step::Data { length, begins }) => {
+                Ok(Step::Data { length, kind }) => {
                     let passes = !self.closed && !self.broken;
-                    if begins
-                        && passes
-                        && let Err(cause) = account.message(self.sender)
-                    {
+                    let charged = match kind {
+                        Data::Begins if passes => account.message(self.sender),
+                        Data::Empty if passes => account.message_limit(self.sender),
+                        _ => Ok(()),
+                    };
+                    if let Err(cause) = charged {
                         self.fail(cause);
                         break;
                     }
@@ -263,9 +269,9 @@ impl Pump {
                 self.walker = None;
                 Ok(!self.keep_close)
             }
+            Control::Pong if account.pong(self.sender, frame) => Ok(false),
             // Else a client could make the upstream work without sending a message.
-            Control::Ping => account.message_limit(self.sender).map(|()| true),
-            Control::Pong => Ok(!account.pong(self.sender, frame)),
+            Control::Ping | Control::Pong => account.message_limit(self.sender).map(|()| true),
         }
     }
 

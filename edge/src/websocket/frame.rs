@@ -53,8 +53,8 @@ pub enum Step {
     Data {
         /// How many.
         length: usize,
-        /// Does a message begin with them?
-        begins: bool,
+        /// What they are.
+        kind: Data,
     },
     /// A whole control frame of so many bytes.
     Control {
@@ -66,6 +66,18 @@ pub enum Step {
     /// A header or a control frame is not complete: show it again with what follows it.
     /// Never more than [`HELD`] bytes.
     More,
+}
+
+/// What data is a part of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Data {
+    /// A message begins.
+    Begins,
+    /// A message goes on.
+    Continues,
+    /// A message goes on with a frame that brings nothing: of these one message may have any
+    /// number.
+    Empty,
 }
 
 /// Frames that are about the connection.
@@ -122,7 +134,7 @@ impl Walker {
         if self.left > 0 {
             return Ok(Step::Data {
                 length: self.pass(bytes.len()),
-                begins: false,
+                kind: Data::Continues,
             });
         }
         let Some(header) = self.header(bytes)? else {
@@ -135,10 +147,10 @@ impl Walker {
                 false => Step::More,
             });
         }
-        let begins = self.data(&header)?;
+        let kind = self.data(&header)?;
         self.left = header.payload;
         let length = header.length + self.pass(bytes.len() - header.length);
-        Ok(Step::Data { length, begins })
+        Ok(Step::Data { length, kind })
     }
 
     /// Lets payload pass, as much as there is of it.
@@ -190,8 +202,8 @@ impl Walker {
         }))
     }
 
-    /// A data frame begins: does a message begin with it?
-    fn data(&mut self, header: &Header) -> Result<bool, Fault> {
+    /// A data frame begins.
+    fn data(&mut self, header: &Header) -> Result<Data, Fault> {
         let begins = header.first & 0x0f != 0;
         if begins == self.message.is_some() {
             return Err(Fault::Protocol);
@@ -204,7 +216,11 @@ impl Walker {
             return Err(Fault::MessageTooLarge);
         }
         self.message = (header.first & FIN == 0).then_some(message);
-        Ok(begins)
+        Ok(match begins {
+            true => Data::Begins,
+            false if header.payload == 0 => Data::Empty,
+            false => Data::Continues,
+        })
     }
 }
 
@@ -314,8 +330,8 @@ mod tests {
             let mut at = 0;
             while at < held.len() {
                 let length = match walker.step(&held[at..]) {
-                    Ok(Step::Data { length, begins }) => {
-                        messages += usize::from(begins);
+                    Ok(Step::Data { length, kind }) => {
+                        messages += usize::from(kind == Data::Begins);
                         length
                     }
                     Ok(Step::Control { kind, length }) => {

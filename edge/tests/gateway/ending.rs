@@ -288,6 +288,20 @@ async fn an_upstream_that_hangs_does_not_keep_the_close_from_its_client() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn however_short_the_drain_nobody_goes_without_a_close() {
+    let mut relay = Relay::made("[server]\ndrain = \"300ms\"\n", "", "").await;
+    let mut open = Vec::new();
+    for _ in 0..5 {
+        open.push(relay.open().await);
+    }
+    let ending = tokio::spawn(relay.edge.end(true));
+    for (client, _peer) in &mut open {
+        client.hears(CLOSE, why(1012, "draining")).await;
+    }
+    soon(ending).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_port_that_is_taken_is_an_error_at_once() {
     let occupant = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let taken = occupant.local_addr().unwrap();

@@ -352,16 +352,10 @@ async fn a_clients_messages_are_counted_over_all_its_websockets() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_ping_counts_as_a_message_and_a_fragment_or_a_pong_does_not() {
+async fn a_ping_counts_as_a_message_and_a_fragment_does_not() {
     let mut relay = Relay::with("messages_per_client = \"2/2s\", ping = \"off\"").await;
     let (mut client, mut peer) = relay.open().await;
-    for (first, payload) in [
-        (FIRST, "a"),
-        (PONG, "b"),
-        (NEXT, "c"),
-        (PONG, "d"),
-        (LAST, "e"),
-    ] {
+    for (first, payload) in [(FIRST, "a"), (NEXT, "c"), (LAST, "e")] {
         client.say_frame(first, payload).await;
         peer.hears(first, payload).await;
     }
@@ -915,6 +909,71 @@ async fn a_client_that_is_gone_is_recorded_and_the_upstream_learns_of_it() {
         drop(peer);
         relay.ended_with(1006, "client", "client_closed").await;
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_talks_on_after_the_upstreams_close_is_let_go() {
+    let mut relay = Relay::with("messages_per_client = \"off\"").await;
+    let (mut client, mut peer) = relay.open().await;
+    peer.say_frame(CLOSE, why(1008, "enough")).await;
+    client.hears(CLOSE, why(1008, "enough")).await;
+    let talking = async {
+        loop {
+            client.say_frame(TEXT, "still here").await;
+            sleep(ms(100)).await;
+        }
+    };
+    tokio::select! {
+        () = talking => {}
+        line = within(ms(9_000), relay.ended_with(1008, "upstream", "closed")) => drop(line),
+    }
+    drop(peer);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_brings_nothing_counts_like_a_message() {
+    for nothing in [masked(NEXT, ""), masked(PONG, "nobody asked")] {
+        let mut relay = Relay::with("messages_per_client = \"3/s\"").await;
+        let (mut client, mut peer) = relay.open().await;
+        client.say_frame(FIRST, "a").await;
+        client.say(nothing.repeat(20)).await;
+        let mut heard = 0;
+        while peer.hear().await.first != CLOSE {
+            heard += 1;
+        }
+        assert!((3..20).contains(&heard), "{heard}");
+        peer.say_frame(CLOSE, why(1008, "")).await;
+        client.is_told(1008, "message_limit").await;
+        drop(peer);
+        assert_eq!(client.end().await, b"");
+        relay.ended_with(1008, "edge", "message_limit").await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn connection_hides_nothing_of_a_handshake() {
+    let keys = "subprotocols = \"chat\"";
+    let accepts = "Sec-WebSocket-Protocol: chat\r\nContent-Length: 5\r\n";
+    let mut relay = Relay::made("", keys, accepts).await;
+    let mut client = relay.client().await;
+    let hiding = [
+        "Connection: Sec-WebSocket-Protocol, Origin",
+        "Sec-WebSocket-Protocol: chat",
+        "Origin: https://a.example",
+    ];
+    let answer = handshake(&mut client, &hiding).await;
+    assert_eq!(
+        (answer.status, answer.header("content-length")),
+        (101, None)
+    );
+    let head = &relay.host.upstream.heads()[0];
+    for (name, value) in [
+        ("sec-websocket-protocol", "chat"),
+        ("origin", "https://a.example"),
+    ] {
+        assert_eq!(crate::support::fields(head, name), [value]);
+    }
+    drop(relay.host.peer().await);
 }
 
 #[tokio::test(flavor = "multi_thread")]
