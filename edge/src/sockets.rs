@@ -27,7 +27,7 @@ pub(crate) struct Told {
 
 /// Say Close, wait for the client's, and end.
 const CLOSE: u8 = 1;
-/// End now.
+/// End now: what cannot be said at once is not said.
 const CUT: u8 = 2;
 
 impl Told {
@@ -36,7 +36,7 @@ impl Told {
         self.word.load(Ordering::Acquire) >= CLOSE
     }
 
-    /// Shall it end without another word?
+    /// Shall it end now?
     pub(crate) fn to_end(&self) -> bool {
         self.word.load(Ordering::Acquire) >= CUT
     }

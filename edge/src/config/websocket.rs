@@ -25,34 +25,31 @@ pub struct WebSocket {
     pub own_global: bool,
 }
 
-/// Where the file says nothing; the message limit's bucket is made where it is read.
-const DEFAULTS: Settings = Settings {
-    times: Times {
-        idle: Some(Duration::from_secs(3_600)),
-        ping: Some(Duration::from_secs(30)),
-        pong: Some(Duration::from_secs(10)),
-        lifetime: None,
-    },
-    message: Some(4 << 20),
-    frame: Some(1 << 20),
-    messages_per_client: None,
-    per_client: Some(20),
-    global: Some(10_000),
-    origins: None,
-    subprotocols: None,
-};
+/// Where the file says nothing.
+fn defaults() -> Settings {
+    Settings {
+        times: Times {
+            idle: Some(Duration::from_secs(3_600)),
+            ping: Some(Duration::from_secs(30)),
+            pong: Some(Duration::from_secs(10)),
+            lifetime: None,
+        },
+        message: Some(4 << 20),
+        frame: Some(1 << 20),
+        messages_per_client: Some(quota(Rate {
+            count: 100,
+            per: Duration::from_secs(1),
+        })),
+        per_client: Some(20),
+        global: Some(10_000),
+        origins: None,
+        subprotocols: None,
+    }
+}
 
 /// `[websocket]`: for all routes that set none of their own.
 pub(super) fn read_websocket(table: Table<'_, '_>, report: &mut Report<'_>) -> Settings {
-    let messages = Rate {
-        count: 100,
-        per: Duration::from_secs(1),
-    };
-    let defaults = Settings {
-        messages_per_client: Some(quota(messages)),
-        ..DEFAULTS
-    };
-    read_keys(table, &defaults, report).settings
+    read_keys(table, &defaults(), report).settings
 }
 
 /// `websocket = true`, or a table with the words of `[websocket]`.

@@ -121,12 +121,11 @@ impl Account {
             _ => return false,
         };
         // A late answer to an earlier one says nothing about the last one's time.
-        if mark == self.mark && number == self.pings {
-            let times = self.pinged.take();
-            let round_trip = times.map(|sent| self.now.saturating_duration_since(sent));
-            if let Some(round_trip) = round_trip {
-                self.figures.ping.observe(round_trip.as_secs_f64());
-            }
+        if (mark, number) == (self.mark, self.pings)
+            && let Some(sent) = self.pinged.take()
+        {
+            let round_trip = self.now.saturating_duration_since(sent);
+            self.figures.ping.observe(round_trip.as_secs_f64());
         }
         mark == self.mark
     }
