@@ -52,6 +52,19 @@ pub fn hop_by_hop(headers: &HeaderMap) -> Vec<HeaderName> {
     names
 }
 
+/// Does `Connection` take fields away that would pass without it?
+pub fn nominates(headers: &HeaderMap) -> bool {
+    let fields = headers.get_all(header::CONNECTION).iter();
+    let mut names = fields.flat_map(|field| field.as_bytes().split(|&b| b == b','));
+    names.any(|name| {
+        let name = name.trim_ascii();
+        let own = HOP_BY_HOP
+            .iter()
+            .any(|own| name.eq_ignore_ascii_case(own.as_str().as_bytes()));
+        !name.is_empty() && !own && !name.eq_ignore_ascii_case(b"close")
+    })
+}
+
 /// `X-Forwarded-For` with the peer's address appended.
 pub fn forwarded_for(headers: &HeaderMap, peer: IpAddr) -> String {
     let mut chain = String::new();

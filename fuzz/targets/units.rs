@@ -18,6 +18,10 @@ fuzz_target!(|text: &str| {
         assert!(size > 0);
         assert_eq!(units::size(&format!("{size}B")), Ok(size));
     }
+    if let Ok(percentage) = units::percentage(text) {
+        assert!((1..=100).contains(&percentage));
+        assert_eq!(units::percentage(&format!("{percentage}%")), Ok(percentage));
+    }
     if let Ok(rate) = units::rate(text) {
         assert!(rate.count > 0 && !rate.per.is_zero());
         let quota = Quota::new(rate.count, rate.per, rate.count);
