@@ -4,6 +4,7 @@
 //! Each key is read in one place, with its default beside it, straight into the type of the
 //! policy that obeys it.
 
+mod cache;
 mod change;
 mod check;
 mod describe;
@@ -12,12 +13,13 @@ mod reader;
 mod route;
 mod websocket;
 
+pub use cache::Cache;
 pub use change::{Change, Counts};
 pub use fault::{Fault, Faults, Unread};
 pub use route::{Route, RouteLimit};
 pub use websocket::WebSocket;
 
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::ops::Range;
 use std::path::Path;
 use std::time::Duration;
@@ -30,7 +32,10 @@ use toml::de::{DeTable, DeValue};
 use crate::client::Trust;
 use crate::limit::{self, Quota};
 use crate::units::Rate;
-use reader::{Read, Report, Size, Switch, Table, UrlPath};
+use reader::{Read, Report, Switch, Table, UrlPath};
+
+/// Where probes and metrics are if the file does not say.
+pub const ADMIN: SocketAddr = SocketAddr::V4(SocketAddrV4::new(Ipv4Addr::LOCALHOST, 9090));
 
 /// All that a file says, with every default filled in.
 #[derive(Debug, Clone, PartialEq)]
@@ -94,15 +99,6 @@ pub struct Timeout {
     pub body: Option<Duration>,
     /// For a client's connection on which no request is open.
     pub keepalive: Duration,
-}
-
-/// `[cache]`
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Cache {
-    /// The store's bound in bytes, its own overhead included.
-    pub memory: u64,
-    /// The largest answer kept, in bytes.
-    pub object: u64,
 }
 
 /// `[upstream.NAME]`: a named group that answers.
@@ -191,7 +187,7 @@ fn read_all(root: &Spanned<DeTable<'_>>, report: &mut Report<'_>) -> Option<Conf
         Table::of("[websocket]", file.value("websocket", report), report),
         report,
     );
-    let cache = read_cache(
+    let (cache, object) = cache::read_cache(
         Table::of("[cache]", file.value("cache", report), report),
         report,
     );
@@ -205,6 +201,7 @@ fn read_all(root: &Spanned<DeTable<'_>>, report: &mut Report<'_>) -> Option<Conf
         limit: &limit,
         timeout: &timeout,
         websocket: &websocket,
+        object,
     };
     let routes = route::read_routes(routes, &names, &defaults, report);
     file.finish(report);
@@ -280,7 +277,7 @@ fn read_admin(
     table.finish(report);
     match listen {
         Some((listen, span)) => (listen, Some(span)),
-        None => (SocketAddr::from(([127, 0, 0, 1], 9090)), None),
+        None => (ADMIN, None),
     }
 }
 
@@ -482,27 +479,6 @@ fn read_head(table: &mut Table<'_, '_>, report: &mut Report<'_>) -> Duration {
         );
     }
     head.map_or(Duration::from_secs(10), |(head, _)| head)
-}
-
-fn read_cache(mut table: Table<'_, '_>, report: &mut Report<'_>) -> Cache {
-    let memory = table
-        .get::<Size>("memory", report)
-        .map_or(64 << 20, |Size(bytes)| bytes);
-    let object = table.placed::<Size>("object", report);
-    if let Some((Size(object), span)) = &object
-        && *object > memory
-    {
-        report.fault(
-            span,
-            "the largest answer kept is larger than the store",
-            "expected at most `memory`",
-        );
-    }
-    table.finish(report);
-    Cache {
-        memory,
-        object: object.map_or(memory.min(1 << 20), |(Size(object), _)| object),
-    }
 }
 
 fn read_upstreams(

@@ -1,4 +1,4 @@
-//! The texts with units that a configuration is written in: `"3s"`, `"10/s"`, `"64MiB"`.
+//! The texts with units that a configuration is written in: `"3s"`, `"10/s"`, `"64MiB"`, `"10%"`.
 //!
 //! Each error is a fragment that says what would have been right.
 
@@ -72,6 +72,18 @@ pub fn size(text: &str) -> Result<u64, String> {
     }
 }
 
+/// Reads `"1%"` to `"100%"`, in whole numbers.
+pub fn percentage(text: &str) -> Result<u8, String> {
+    let right = "a percentage, as \"10%\"";
+    let Some((number, "%")) = split(text) else {
+        return Err(format!("expected {right}"));
+    };
+    u8::try_from(number)
+        .ok()
+        .filter(|number| (1..=100).contains(number))
+        .ok_or_else(|| format!("no part of the whole: expected {right}, from 1 to 100"))
+}
+
 fn split(text: &str) -> Option<(u64, &str)> {
     let end = text.find(|c: char| !c.is_ascii_digit())?;
     let (number, unit) = text.split_at(end);
@@ -119,6 +131,8 @@ mod tests {
             })
         );
         assert_eq!(size("64MiB"), Ok(64 << 20));
+        assert_eq!(percentage("1%"), Ok(1));
+        assert_eq!(percentage("100%"), Ok(100));
     }
 
     #[test]
@@ -153,6 +167,11 @@ mod tests {
         }
         for text in ["64", "64MB", "0KiB", "MiB", "99999999999GiB", "64 MiB"] {
             assert!(size(text).unwrap_err().contains("\"64MiB\""), "{text}");
+        }
+        for text in [
+            "10", "%", "0%", "101%", "10 %", "-1%", "1.5%", "300%", "10%%",
+        ] {
+            assert!(percentage(text).unwrap_err().contains("\"10%\""), "{text}");
         }
     }
 }

@@ -199,6 +199,8 @@ fn used(source: &str) -> Vec<Used> {
                         walk(table, "[upstream.NAME]", list);
                     }
                 }
+                // Its keys are statuses.
+                ("a route's cache", "negative", _) => {}
                 (_, key, DeValue::Table(table)) => walk(table, below(place, key), list),
                 ("the file", "route", DeValue::Array(routes)) => {
                     for route in routes.iter() {
@@ -507,6 +509,11 @@ fn a_wrong_unit_says_what_would_be_right() {
         (
             "[cache]\nmemory = \"1KiB\"\nobject = \"2KiB\"",
             "at most `memory`",
+        ),
+        (
+            "[cache]\nobject = \"1KiB\"\n[[route]]\npath = \"/a\"\nupstream = \"echo\"\n\
+             cache = { ttl = \"1h\", max_object = \"2KiB\" }",
+            "raise `[cache] object`",
         ),
     ] {
         let told = only_fault(&file_with(head));
@@ -832,10 +839,37 @@ fn a_bound_on_websockets_that_does_nothing_is_a_fault() {
 }
 
 #[test]
+fn a_cache_of_methods_that_its_route_does_not_take_is_a_fault() {
+    let with = |methods: &str, own: &str| {
+        route_with(&format!(
+            "methods = {methods}\ncache = {{ ttl = \"1h\", methods = {own} }}"
+        ))
+    };
+    assert_eq!(
+        only_fault(&with("[\"HEAD\", \"PUT\"]", "\"GET\"")),
+        "7:9: only answers to GET are cached, which the route does not take (add \"GET\" to `methods`)"
+    );
+    // A method that no cache answers is one fault, not two.
+    only_fault(&with("\"GET\"", "\"PUT\""));
+    for (methods, own) in [("\"GET\"", "\"HEAD\""), ("\"HEAD\"", "[\"GET\", \"HEAD\"]")] {
+        assert!(Config::read("", &with(methods, own)).is_ok(), "{own}");
+    }
+}
+
+#[test]
+fn every_fault_in_a_list_is_told() {
+    let list = told(&route_with("host = [\"*\", \"a\", \"b:1\"]"));
+    assert_eq!(list.len(), 2, "{list:#?}");
+    assert!(list[0].starts_with("6:9: ") && list[1].starts_with("6:19: "));
+}
+
+#[test]
 fn the_table_and_the_short_form_of_cache_are_the_same() {
     let read = |more: &str| Config::read("", &route_with(more)).unwrap();
     assert_eq!(read("cache = \"1h\""), read("cache = { ttl = \"1h\" }"));
     assert_eq!(read("cache = \"off\""), read(""));
+    let apart = read("[route.cache]\nttl = \"1h\"");
+    assert_eq!(read("cache = \"1h\""), apart);
 }
 
 // Whatever the file holds, edge answers.

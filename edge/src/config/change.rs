@@ -166,6 +166,29 @@ mod tests {
     }
 
     #[test]
+    fn a_route_that_caches_otherwise_has_changed() {
+        let with = |cache: &str| {
+            read(&format!(
+                "{}cache = {cache}\n",
+                routes(&[("/a", "a"), ("/b", "b")])
+            ))
+        };
+        let old = with("{ ttl = \"1h\", stale_if_error = \"1h\" }");
+        for cache in [
+            "\"off\"",
+            "\"1h\"",
+            "{ ttl = \"1h\", stale_if_error = \"2h\" }",
+        ] {
+            let (_, change) = old.changed_to(with(cache));
+            assert_eq!(
+                (change.routes.changed, change.routes.kept),
+                (1, 1),
+                "{cache}"
+            );
+        }
+    }
+
+    #[test]
     fn what_only_a_start_can_change_is_named_and_kept() {
         let routes = routes(&[("/a", "a"), ("/b", "b")]);
         let fixed = "[server]\nlisten = \"127.0.0.1:1\"\ndrain = \"7s\"\n[admin]\n\

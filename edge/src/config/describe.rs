@@ -3,7 +3,10 @@
 use std::fmt;
 use std::time::Duration;
 
+use http::StatusCode;
+
 use super::{Config, Route, WebSocket};
+use crate::cache::{KeyPart, Policy, PrivateBy};
 use crate::limit::Quota;
 use crate::route::Rewrite;
 use crate::websocket::Settings;
@@ -97,15 +100,98 @@ impl Config {
             "  timeout    connect {connect}, response {response}, body {}",
             time(timeout.body)
         )?;
-        writeln!(
-            f,
-            "  cache      {}",
-            time(route.cache.map(|policy| policy.ttl))
-        )?;
+        match &route.cache {
+            Some(policy) => self.describe_cache(policy, f)?,
+            None => writeln!(f, "  cache      off")?,
+        }
         match &route.websocket {
             Some(websocket) => websocket.describe(f),
             None => writeln!(f, "  websocket  no"),
         }
+    }
+}
+
+impl Config {
+    fn describe_cache(&self, policy: &Policy, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Written out, so that no key of it stays untold.
+        let Policy {
+            ttl,
+            overrides,
+            ttl_min,
+            heuristic,
+            methods,
+            statuses,
+            negative,
+            vary,
+            key,
+            ignore_query,
+            private_by,
+            stale_while_revalidate,
+            stale_if_error,
+            stale_if_unreachable,
+            max_object,
+        } = policy;
+        let (ttl, ttl_min) = (time(*ttl), time(*ttl_min));
+        let heuristic = heuristic.map_or("off".to_owned(), |part| format!("{part}%"));
+        writeln!(
+            f,
+            "  cache      ttl {ttl}, override {overrides}, ttl_min {ttl_min}, heuristic {heuristic}"
+        )?;
+        let statuses = words(statuses.iter().map(StatusCode::as_str));
+        writeln!(
+            f,
+            "             methods {}, statuses {statuses}",
+            words(methods)
+        )?;
+        let own = |(status, ttl): &(StatusCode, Duration)| {
+            format!("{} {}", status.as_str(), time(Some(*ttl)))
+        };
+        writeln!(
+            f,
+            "             negative {}",
+            words(negative.iter().map(own))
+        )?;
+        let (key, ignored) = (words(key.iter().map(part)), words(ignore_query));
+        writeln!(
+            f,
+            "             key {key}, ignore_query {ignored}, vary {}",
+            words(vary)
+        )?;
+        let private_by = match private_by {
+            PrivateBy::Nobody => "off",
+            PrivateBy::Identity => "identity",
+        };
+        let object = max_object.unwrap_or(self.cache.object);
+        writeln!(
+            f,
+            "             private_by {private_by}, max_object {object} B"
+        )?;
+        let (again, error) = (time(*stale_while_revalidate), time(*stale_if_error));
+        let gone = time(*stale_if_unreachable);
+        writeln!(
+            f,
+            "             stale_while_revalidate {again}, stale_if_error {error}, unreachable {gone}"
+        )
+    }
+}
+
+/// A part of the key as the file has it.
+fn part(part: &KeyPart) -> String {
+    match part {
+        KeyPart::Path => "path".to_owned(),
+        KeyPart::Query => "query".to_owned(),
+        KeyPart::QueryName(name) => format!("query:{name}"),
+        KeyPart::Header(name) => format!("header:{name}"),
+    }
+}
+
+/// Side by side: a comma is for the keys.
+fn words(words: impl IntoIterator<Item = impl ToString>) -> String {
+    let words: Vec<_> = words.into_iter().map(|word| word.to_string()).collect();
+    if words.is_empty() {
+        "none".to_owned()
+    } else {
+        words.join(" ")
     }
 }
 

@@ -189,6 +189,11 @@ impl<'t, 'i> Table<'t, 'i> {
         Self::new(place, span, table, report)
     }
 
+    /// Its number, for [`Report::lacks`].
+    pub(super) fn number(&self) -> usize {
+        self.number
+    }
+
     /// Where the table stands.
     pub(super) fn span(&self) -> &Range<usize> {
         &self.span
@@ -302,6 +307,9 @@ impl<T> Switch<T> {
 /// A size in bytes, as `"64MiB"`.
 pub(super) struct Size(pub(super) u64);
 
+/// A part of the whole, as `"10%"`.
+pub(super) struct Percentage(pub(super) u8);
+
 /// A path of the URL kind, as `"/health"`.
 pub(super) struct UrlPath(pub(super) String);
 
@@ -318,7 +326,11 @@ impl<T: Read> Read for Switch<T> {
 impl<T: Read> Read for Vec<T> {
     fn read(value: &Spanned<DeValue<'_>>, report: &mut Report<'_>) -> Option<Self> {
         match value.get_ref().as_array() {
-            Some(list) => list.iter().map(|value| T::read(value, report)).collect(),
+            Some(list) => {
+                // All of them, before one that is at fault ends it.
+                let read: Vec<_> = list.iter().map(|value| T::read(value, report)).collect();
+                read.into_iter().collect()
+            }
             None => T::read(value, report).map(|one| vec![one]),
         }
     }
@@ -393,6 +405,12 @@ impl Read for units::Rate {
 impl Read for Size {
     fn read(value: &Spanned<DeValue<'_>>, report: &mut Report<'_>) -> Option<Self> {
         parsed(value, report, units::size).map(Self)
+    }
+}
+
+impl Read for Percentage {
+    fn read(value: &Spanned<DeValue<'_>>, report: &mut Report<'_>) -> Option<Self> {
+        parsed(value, report, units::percentage).map(Self)
     }
 }
 

@@ -7,6 +7,7 @@ use http::Method;
 use toml::Spanned;
 use toml::de::DeValue;
 
+use super::cache::{Bound, check_methods, read_policy};
 use super::fault::nearest;
 use super::reader::{FILE, Read, Report, Switch, Table, parsed};
 use super::websocket::{WebSocket, read_route_websocket};
@@ -52,6 +53,7 @@ pub(super) struct Defaults<'a> {
     pub(super) limit: &'a limit::Settings,
     pub(super) timeout: &'a Timeout,
     pub(super) websocket: &'a websocket::Settings,
+    pub(super) object: Bound,
 }
 
 pub(super) type Placed = (Option<Route>, Range<usize>);
@@ -111,7 +113,7 @@ fn read_route(
     let rewrite = read_rewrite(&mut table, pattern, report);
     let cache = table
         .value("cache", report)
-        .map(|value| (read_policy(value, report), value.span()));
+        .map(|value| (read_policy(value, defaults.object, report), value.span()));
     let limit = read_route_limit(&mut table, defaults.limit, report);
     let timeout = read_route_timeout(&mut table, defaults.timeout, report);
     let websocket = read_route_websocket(&mut table, defaults.websocket, report);
@@ -122,16 +124,8 @@ fn read_route(
             "leave out `cache` or `websocket`",
         );
     }
-    let cacheable = methods.is_empty()
-        || methods
-            .iter()
-            .any(|method| matches!(*method, Method::GET | Method::HEAD));
-    if let (false, Some((Some(_), span))) = (cacheable, &cache) {
-        report.fault(
-            span,
-            "only answers to GET and HEAD are cached, and the route takes neither",
-            "add \"GET\" to `methods`",
-        );
+    if let Some((Some(policy), span)) = &cache {
+        check_methods(policy, &methods, span, report);
     }
     if websocket.is_some() && !methods.is_empty() && !methods.contains(&Method::GET) {
         report.fault(
@@ -207,19 +201,6 @@ fn read_rewrite(
         rewrite.and_then(|value| parsed(value, report, |text| Rewrite::build(text, pattern)));
     let strip = strip.and_then(|value| parsed(value, report, |text| Rewrite::strip(text, pattern)));
     rewrite.or(strip).unwrap_or_default()
-}
-
-/// `cache = "1h"`, `cache = { ttl = "1h" }` or `cache = "off"`.
-fn read_policy(value: &Spanned<DeValue<'_>>, report: &mut Report<'_>) -> Option<Policy> {
-    if value.get_ref().is_table() {
-        let mut table = Table::of("a route's cache", Some(value), report);
-        let ttl = table.require::<Duration>("ttl", "as `cache = { ttl = \"1h\" }`", report);
-        table.finish(report);
-        return Some(Policy { ttl: ttl?.0 });
-    }
-    Switch::<Duration>::read(value, report)?
-        .on()
-        .map(|ttl| Policy { ttl })
 }
 
 /// `limit = "off"`, or a table with the words of `[limit]`.
