@@ -1,416 +1,414 @@
 //! Where the cache keeps answers: in memory, bounded in bytes with all overhead, the least used
 //! first to go.
 //!
-//! An answer is kept only when it is complete, so nobody can ever read one that was cut off.
+//! A resource is what one key names; its variants are the answers that its `Vary` tells apart.
+//! Only complete answers come here, so nobody can ever read one that was cut off.
 
-use std::any::Any;
+mod mark;
+mod top;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::SystemTime;
 
-use async_trait::async_trait;
-use bytes::{Bytes, BytesMut};
-use pingora::cache::key::{CacheHashKey, HashBinary};
-use pingora::cache::storage::{
-    HandleHit, HandleMiss, HitHandler, MissFinishType, MissHandler, PurgeOutcome, PurgeTarget,
-    PurgeType, Storage,
-};
-use pingora::cache::trace::SpanHandle;
-use pingora::cache::{CacheKey, CacheMeta};
+use bytes::Bytes;
+use http::HeaderMap;
+use parking_lot::Mutex;
 use pingora::http::ResponseHeader;
-use pingora::{Error, ErrorType, Result};
 use quick_cache::sync::Cache;
-use quick_cache::{DefaultHashBuilder, Lifecycle, OptionsBuilder, Weighter};
+use quick_cache::{DefaultHashBuilder, Equivalent, Lifecycle, OptionsBuilder, Weighter};
 
-/// See the module. Kept for the life of the process, as Pingora asks.
+use crate::cache::{Lifetime, Selection};
+use mark::{Held, Marks, Standing};
+pub(crate) use mark::{Purge, Target};
+pub(crate) use top::Top;
+
+/// See the module.
+#[derive(Debug)]
 pub(crate) struct Store {
-    answers: Cache<HashBinary, Arc<Answer>, Weight, DefaultHashBuilder, Evictions>,
-    evictions: Evictions,
-    object: usize,
+    resources: Cache<Key, Arc<Resource>, Weight, DefaultHashBuilder, Evicting>,
+    /// Whoever adds to a resource holds the lock of its part.
+    writing: [Mutex<()>; PARTS],
+    marks: Arc<Marks>,
+    evictions: AtomicU64,
+    memory: u64,
+    object: u64,
+    /// More bytes than this are not kept under one key: the oldest variants go.
+    most_of_one: usize,
+    /// What has not arrived completely, in bytes, and how much that may be.
+    arriving: AtomicU64,
+    most_arriving: u64,
 }
 
-/// One kept answer.
-struct Answer {
-    fresh_until: SystemTime,
-    created: SystemTime,
-    updated: SystemTime,
-    epoch: Option<SystemTime>,
-    stale_while_revalidate: u32,
-    stale_if_error: u32,
-    variance: Option<HashBinary>,
-    header: ResponseHeader,
-    body: Bytes,
-}
+/// The locks that keep two writers of one resource apart.
+const PARTS: usize = 16;
+/// More variants of one resource are not kept: the oldest one goes.
+const MOST_VARIANTS: usize = 32;
+/// So many fifths of the memory are for answers; the rest is for what fetching them needs, and for
+/// what the allocator cannot use.
+const HELD: u64 = 4;
+/// What an answer costs beside its own bytes: the entry, its name, its place in the table.
+const OVERHEAD: usize = 1_024;
+/// What a place for a field in a head costs beside the field's own bytes.
+const FIELD: usize = 128;
+/// The allocator rounds up by as much as this part.
+const ROUNDING: usize = 8;
 
-/// What an answer costs beside its own bytes: the entry, its place in the table, the header
-/// map's slots, rounded up.
-const OVERHEAD: u64 = 1_024;
+/// The bytes of `cache::key`.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+struct Key(Arc<[u8]>);
 
-#[derive(Clone)]
-struct Weight;
+/// The same, borrowed.
+#[derive(Hash)]
+struct Sought<'a>(&'a [u8]);
 
-impl Weighter<HashBinary, Arc<Answer>> for Weight {
-    fn weight(&self, _: &HashBinary, answer: &Arc<Answer>) -> u64 {
-        let fields = answer
-            .header
-            .headers
-            .iter()
-            .map(|(name, value)| 2 * name.as_str().len() + value.len() + 64);
-        OVERHEAD + (answer.body.len() + fields.sum::<usize>()) as u64
+impl Equivalent<Key> for Sought<'_> {
+    fn equivalent(&self, key: &Key) -> bool {
+        *self.0 == *key.0
     }
 }
 
-#[derive(Clone, Default)]
-struct Evictions(Arc<AtomicU64>);
+/// What one key names: its variants, the newest first.
+#[derive(Debug)]
+struct Resource(Vec<Arc<Entry>>);
 
-impl Lifecycle<HashBinary, Arc<Answer>> for Evictions {
-    /// The last answer evicted: it is freed when the shard's lock has been given back.
-    type RequestState = Option<Arc<Answer>>;
+/// One kept answer.
+#[derive(Debug)]
+pub(crate) struct Entry {
+    /// Without hop-by-hop fields, without framing but for `Content-Length`.
+    pub(crate) head: ResponseHeader,
+    pub(crate) body: Bytes,
+    pub(crate) lifetime: Lifetime,
+    pub(crate) selection: Selection,
+    /// What it answers: host, path and query.
+    pub(crate) name: Arc<Name>,
+    marks: Held,
+    hits: AtomicU64,
+}
 
-    fn on_evict(&self, evicted: &mut Self::RequestState, _: HashBinary, answer: Arc<Answer>) {
-        *evicted = Some(answer);
-        self.0.fetch_add(1, Ordering::Relaxed);
+/// What an answer answers, for purges and for people.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Name {
+    pub(crate) route: String,
+    pub(crate) host: String,
+    /// With the query, if there is one.
+    pub(crate) path: String,
+}
+
+/// What the store has for a request.
+#[derive(Debug, Default)]
+pub(crate) struct Found {
+    pub(crate) entry: Option<Arc<Entry>>,
+    /// A purge has made it stale since then.
+    pub(crate) stale_since: Option<SystemTime>,
+    /// Another variant is there: what tells them apart, as this request has it.
+    pub(crate) variant: Option<Selection>,
+}
+
+/// Room for an answer on its way in.
+#[derive(Debug)]
+pub(crate) struct Room {
+    store: &'static Store,
+    bytes: u64,
+}
+
+#[derive(Debug, Clone)]
+struct Weight;
+
+impl Weighter<Key, Arc<Resource>> for Weight {
+    fn weight(&self, key: &Key, resource: &Arc<Resource>) -> u64 {
+        let variants = resource.0.iter().map(|entry| entry.bytes());
+        (key.0.len() + variants.sum::<usize>()) as u64
+    }
+}
+
+/// Hands what has to go to the one whose answer took its place: it is dropped outside the lock.
+#[derive(Debug, Clone, Copy)]
+struct Evicting;
+
+impl Lifecycle<Key, Arc<Resource>> for Evicting {
+    type RequestState = Vec<(Key, Arc<Resource>)>;
+
+    fn on_evict(&self, gone: &mut Self::RequestState, key: Key, resource: Arc<Resource>) {
+        gone.push((key, resource));
+    }
+}
+
+impl Entry {
+    /// What it costs, in bytes.
+    fn bytes(&self) -> usize {
+        let fields = self.head.headers.iter().map(|(_, value)| value.len());
+        let name = self.name.route.len() + self.name.host.len() + self.name.path.len();
+        OVERHEAD
+            + self.body.len()
+            + self.body.len() / ROUNDING
+            + self.head.headers.capacity() * FIELD
+            + fields.sum::<usize>()
+            + name
+            + self.selection.bytes()
+            + self.marks.bytes()
+    }
+
+    /// It has answered once more.
+    pub(crate) fn hit(&self) {
+        self.hits.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// The same answer, its head and its time as the upstream has confirmed them; `None` if it
+    /// has been purged since `born`.
+    pub(crate) fn freshened(
+        &self,
+        born: u64,
+        head: ResponseHeader,
+        lifetime: Lifetime,
+        selection: Selection,
+    ) -> Option<Self> {
+        Some(Self {
+            head,
+            body: self.body.clone(),
+            lifetime,
+            selection,
+            name: self.name.clone(),
+            marks: self.marks.renewed(born)?,
+            hits: AtomicU64::new(self.hits.load(Ordering::Relaxed)),
+        })
     }
 }
 
 impl Store {
-    /// A store of at most `memory` bytes, in which one answer takes at most `object`.
+    /// For a process whose cache may take `memory` bytes; no answer with a body larger than
+    /// `object` is held.
     pub(crate) fn new(memory: u64, object: u64) -> Self {
-        let evictions = Evictions::default();
+        let held = memory / 5 * HELD;
         // Each shard holds its part of the whole: it must have room for several of the largest.
-        let shards = usize::try_from(memory / (4 * (object + OVERHEAD)))
-            .unwrap_or(1)
-            .clamp(1, 16);
+        // Their number is a power of two.
+        let largest = object.saturating_add(OVERHEAD as u64).saturating_mul(4);
+        let shards = (held / largest.max(1)).clamp(1, 16).ilog2();
+        // Too few, and what is read in a circle is never hit.
+        let items = usize::try_from(held / 4_096).unwrap_or(1);
         let options = OptionsBuilder::new()
-            .estimated_items_capacity(
-                usize::try_from(memory / 8_192)
-                    .unwrap_or(1)
-                    .clamp(64, 1 << 20),
-            )
-            .weight_capacity(memory)
-            .shards(shards)
+            .estimated_items_capacity(items.clamp(64, 1 << 20))
+            .weight_capacity(held)
+            .shards(1 << shards)
             .build();
         // Every option that must be set is set, so there are options.
-        let answers = match options {
-            Ok(options) => Cache::with_options(
-                options,
-                Weight,
-                DefaultHashBuilder::default(),
-                evictions.clone(),
-            ),
-            Err(_) => Cache::with(
-                64,
-                memory,
-                Weight,
-                DefaultHashBuilder::default(),
-                evictions.clone(),
-            ),
+        let hasher = DefaultHashBuilder::default();
+        let resources = match options {
+            Ok(options) => Cache::with_options(options, Weight, hasher, Evicting),
+            Err(_) => Cache::with(64, held, Weight, hasher, Evicting),
         };
+        // What fills a shard would not be taken in, and what was there before would be lost.
+        let most_of_one = usize::try_from(resources.shard_capacity() / 2).unwrap_or(usize::MAX);
         Self {
-            answers,
-            evictions,
-            object: usize::try_from(object).unwrap_or(usize::MAX),
+            resources,
+            writing: std::array::from_fn(|_| Mutex::default()),
+            marks: Arc::default(),
+            evictions: AtomicU64::new(0),
+            memory,
+            object,
+            most_of_one,
+            arriving: AtomicU64::new(0),
+            most_arriving: (memory / 4).max(object),
         }
+    }
+
+    /// What is kept under this key for a request with these fields.
+    pub(crate) fn find(&self, key: &[u8], request: &HeaderMap) -> Found {
+        let Some(resource) = self.resources.get(&Sought(key)) else {
+            return Found::default();
+        };
+        let mut found = Found::default();
+        for entry in &resource.0 {
+            if !entry.selection.matches(request) {
+                continue;
+            }
+            match self.marks.standing(&entry.marks) {
+                Standing::Good => {}
+                Standing::Stale(since) => found.stale_since = Some(since),
+                Standing::Gone => continue,
+            }
+            found.entry = Some(entry.clone());
+            return found;
+        }
+        let other = resource.0.iter().find(|entry| !entry.selection.is_empty());
+        found.variant = other.map(|entry| entry.selection.again(request));
+        found
+    }
+
+    /// The moment from which a fetch counts: purges that come later hit what it brings.
+    pub(crate) fn generation(&self) -> u64 {
+        self.marks.generation()
+    }
+
+    /// Has a purge hit, or may it have hit, an answer of this name that was asked for at `born`
+    /// and has not come yet?
+    pub(crate) fn may_be_purged(&self, born: u64, name: &Name) -> bool {
+        self.marks.may_have_hit(born, name)
+    }
+
+    /// Keeps this answer, in place of the one that it was told apart from by nothing. `born`: the
+    /// generation when it was asked for.
+    pub(crate) fn keep(&self, key: &[u8], born: u64, kept: Kept) -> Option<Arc<Entry>> {
+        let marks = Marks::hold(&self.marks, born, &kept.name, &kept.tags)?;
+        let entry = Arc::new(Entry {
+            head: kept.head,
+            body: kept.body,
+            lifetime: kept.lifetime,
+            selection: kept.selection,
+            name: kept.name,
+            marks,
+            hits: AtomicU64::new(0),
+        });
+        self.put(key, entry.clone());
+        Some(entry)
+    }
+
+    /// Puts a freshened answer in the place of the one that it was made of.
+    pub(crate) fn freshen(&self, key: &[u8], old: &Entry, new: Entry) -> Arc<Entry> {
+        let new = Arc::new(new);
+        let _writing = self.writing(key).lock();
+        let resource = self.resources.peek(&Sought(key));
+        let variants = resource.iter().flat_map(|resource| &resource.0);
+        // It may have been evicted, purged or replaced since it was read.
+        let variants: Vec<_> = variants
+            .map(|entry| match std::ptr::eq(&**entry, old) {
+                true => new.clone(),
+                false => entry.clone(),
+            })
+            .collect();
+        if variants.iter().any(|entry| Arc::ptr_eq(entry, &new)) {
+            self.insert(key, variants);
+        }
+        new
+    }
+
+    /// Keeps this answer no longer.
+    pub(crate) fn forget(&self, key: &[u8], old: &Entry) {
+        let _writing = self.writing(key).lock();
+        let Some(resource) = self.resources.peek(&Sought(key)) else {
+            return;
+        };
+        let others = resource
+            .0
+            .iter()
+            .filter(|entry| !std::ptr::eq(&***entry, old));
+        let others: Vec<_> = others.cloned().collect();
+        if others.is_empty() {
+            self.resources.remove(&Sought(key));
+        } else if others.len() < resource.0.len() {
+            self.insert(key, others);
+        }
+    }
+
+    fn put(&self, key: &[u8], entry: Arc<Entry>) {
+        let _writing = self.writing(key).lock();
+        let resource = self.resources.peek(&Sought(key));
+        let old = resource.iter().flat_map(|resource| &resource.0);
+        let old = old.filter(|old| {
+            old.selection != entry.selection && self.marks.standing(&old.marks) != Standing::Gone
+        });
+        let mut bytes = entry.bytes();
+        let old = old.take(MOST_VARIANTS - 1).take_while(|old| {
+            bytes += old.bytes();
+            bytes <= self.most_of_one
+        });
+        let old: Vec<_> = old.cloned().collect();
+        let variants = std::iter::once(entry).chain(old).collect();
+        self.insert(key, variants);
+    }
+
+    fn insert(&self, key: &[u8], variants: Vec<Arc<Entry>>) {
+        let resource = Arc::new(Resource(variants));
+        let mut gone = Vec::new();
+        self.resources
+            .insert_with_lifecycle(Key(Arc::from(key)), resource, &mut gone);
+        // What was there under the same key has made room for nobody else.
+        let others = gone.iter().filter(|(other, _)| *other.0 != *key);
+        self.evictions
+            .fetch_add(others.count() as u64, Ordering::Relaxed);
+    }
+
+    fn writing(&self, key: &[u8]) -> &Mutex<()> {
+        let part = key.iter().fold(0_usize, |sum, &byte| {
+            sum.wrapping_mul(31).wrapping_add(usize::from(byte))
+        });
+        self.writing.get(part % PARTS).unwrap_or(&self.writing[0])
+    }
+
+    /// Takes out of service what the target names; tells how many answers that is.
+    pub(crate) fn purge(&self, target: &Target, purge: Purge, now: SystemTime) -> u64 {
+        self.marks.purge(target, purge, now)
+    }
+
+    /// Room for `bytes` of an answer on its way in; `None`: too much is on its way already, or it
+    /// is too large to be kept.
+    pub(crate) fn room(&'static self, bytes: u64) -> Option<Room> {
+        let mut room = Room {
+            store: self,
+            bytes: 0,
+        };
+        room.grow_to(bytes).then_some(room)
+    }
+
+    /// The largest body kept, in bytes.
+    pub(crate) fn object(&self) -> u64 {
+        self.object
     }
 
     /// Bytes held, with overhead.
     pub(crate) fn bytes(&self) -> u64 {
-        self.answers.weight()
+        self.resources.weight()
     }
 
-    /// Answers held.
+    /// Resources held.
     pub(crate) fn entries(&self) -> usize {
-        self.answers.len()
+        self.resources.len()
     }
 
-    /// Answers that made room for others since the start.
+    /// Resources that made room for others since the start.
     pub(crate) fn evictions(&self) -> u64 {
-        self.evictions.0.load(Ordering::Relaxed)
+        self.evictions.load(Ordering::Relaxed)
     }
 
-    /// The largest answer kept, in bytes.
-    pub(crate) fn object(&self) -> usize {
-        self.object
-    }
-}
-
-impl Answer {
-    fn new(meta: &CacheMeta, body: Bytes) -> Self {
-        Self {
-            fresh_until: meta.fresh_until(),
-            created: meta.created(),
-            updated: meta.updated(),
-            epoch: meta.epoch_override(),
-            stale_while_revalidate: meta.stale_while_revalidate_sec(),
-            stale_if_error: meta.stale_if_error_sec(),
-            variance: meta.variance(),
-            header: meta.response_header_copy(),
-            body,
-        }
+    /// The most bytes that it may hold.
+    pub(crate) fn memory(&self) -> u64 {
+        self.memory
     }
 
-    fn meta(&self) -> CacheMeta {
-        let header = self.header.clone();
-        let (swr, sie) = (self.stale_while_revalidate, self.stale_if_error);
-        let mut meta = CacheMeta::new(self.fresh_until, self.created, swr, sie, header);
-        // A new meta counts as updated when it was created; its age runs from the epoch.
-        let epoch = self
-            .epoch
-            .or((self.updated != self.created).then_some(self.updated));
-        if let Some(epoch) = epoch {
-            meta.set_epoch_override(epoch);
-        }
-        if let Some(variance) = self.variance {
-            meta.set_variance(variance);
-        }
-        meta
+    /// Bytes of answers that have not arrived completely.
+    pub(crate) fn arriving(&self) -> u64 {
+        self.arriving.load(Ordering::Relaxed)
     }
 }
 
-#[async_trait]
-impl Storage for Store {
-    async fn lookup(
-        &'static self,
-        key: &CacheKey,
-        _: &SpanHandle,
-    ) -> Result<Option<(CacheMeta, HitHandler)>> {
-        let answer = self.answers.get(&key.combined_bin());
-        Ok(answer.map(|answer| {
-            let hit = Hit {
-                left: Some(answer.body.clone()),
-                whole: answer.body.clone(),
-            };
-            (answer.meta(), Box::new(hit) as HitHandler)
-        }))
-    }
-
-    async fn get_miss_handler(
-        &'static self,
-        key: &CacheKey,
-        meta: &CacheMeta,
-        _: &SpanHandle,
-    ) -> Result<MissHandler> {
-        let answer = Answer::new(meta, Bytes::new());
-        Ok(Box::new(Miss {
-            store: self,
-            key: key.combined_bin(),
-            answer,
-            body: BytesMut::new(),
-            complete: false,
-        }))
-    }
-
-    async fn purge(
-        &'static self,
-        target: PurgeTarget<'_>,
-        _: PurgeType,
-        _: &SpanHandle,
-    ) -> Result<PurgeOutcome> {
-        let removed = self.answers.remove(&target.key().combined_bin());
-        Ok(if removed.is_some() {
-            PurgeOutcome::Purged(None)
-        } else {
-            PurgeOutcome::NotFound
-        })
-    }
-
-    async fn update_meta(
-        &'static self,
-        key: &CacheKey,
-        meta: &CacheMeta,
-        _: &SpanHandle,
-    ) -> Result<bool> {
-        let key = key.combined_bin();
-        // It may have been evicted since it was read: then there is nothing to update.
-        let Some(old) = self.answers.peek(&key) else {
-            return Ok(false);
-        };
-        self.answers
-            .insert(key, Arc::new(Answer::new(meta, old.body.clone())));
-        Ok(true)
-    }
-
-    fn as_any(&self) -> &(dyn Any + Send + Sync) {
-        self
-    }
+/// What is to be kept.
+pub(crate) struct Kept {
+    pub(crate) head: ResponseHeader,
+    pub(crate) body: Bytes,
+    pub(crate) lifetime: Lifetime,
+    pub(crate) selection: Selection,
+    pub(crate) name: Arc<Name>,
+    pub(crate) tags: Vec<String>,
 }
 
-/// An answer on its way out; the bytes are shared, not copied.
-struct Hit {
-    whole: Bytes,
-    left: Option<Bytes>,
-}
-
-#[async_trait]
-impl HandleHit for Hit {
-    async fn read_body(&mut self) -> Result<Option<Bytes>> {
-        Ok(self.left.take().filter(|body| !body.is_empty()))
-    }
-
-    async fn finish(
-        self: Box<Self>,
-        _: &'static (dyn Storage + Sync),
-        _: &CacheKey,
-        _: &SpanHandle,
-    ) -> Result<()> {
-        Ok(())
-    }
-
-    fn can_seek(&self) -> bool {
-        true
-    }
-
-    fn seek(&mut self, start: usize, end: Option<usize>) -> Result<()> {
-        let end = end.map_or(self.whole.len(), |end| end.min(self.whole.len()));
-        if start >= end {
-            return Error::e_explain(ErrorType::InternalError, "a range outside the answer");
+impl Room {
+    /// Takes room up to this many bytes in all; tells whether there was that much.
+    pub(crate) fn grow_to(&mut self, bytes: u64) -> bool {
+        if bytes > self.store.object {
+            return false;
         }
-        self.left = Some(self.whole.slice(start..end));
-        Ok(())
-    }
-
-    fn get_eviction_weight(&self) -> usize {
-        self.whole.len()
-    }
-
-    fn as_any(&self) -> &(dyn Any + Send + Sync) {
-        self
-    }
-
-    fn as_any_mut(&mut self) -> &mut (dyn Any + Send + Sync) {
-        self
+        let more = bytes.saturating_sub(self.bytes);
+        let before = self.store.arriving.fetch_add(more, Ordering::Relaxed);
+        self.bytes += more;
+        before + more <= self.store.most_arriving
     }
 }
 
-/// An answer on its way in.
-struct Miss {
-    store: &'static Store,
-    key: HashBinary,
-    answer: Answer,
-    body: BytesMut,
-    complete: bool,
-}
-
-#[async_trait]
-impl HandleMiss for Miss {
-    async fn write_body(&mut self, data: Bytes, eof: bool) -> Result<()> {
-        if self.body.len().saturating_add(data.len()) > self.store.object {
-            return Error::e_explain(
-                ErrorType::InternalError,
-                "the answer outgrew `cache.object`",
-            );
-        }
-        self.body.extend_from_slice(&data);
-        self.complete |= eof;
-        Ok(())
-    }
-
-    async fn finish(self: Box<Self>) -> Result<MissFinishType> {
-        if !self.complete {
-            return Error::e_explain(ErrorType::InternalError, "the answer never became complete");
-        }
-        let size = self.body.len();
-        // Room that the writing reserved and did not need would be kept for an hour.
-        let body = Bytes::copy_from_slice(&self.body);
-        self.store.answers.insert(
-            self.key,
-            Arc::new(Answer {
-                body,
-                ..self.answer
-            }),
-        );
-        Ok(MissFinishType::Created(size))
+impl Drop for Room {
+    fn drop(&mut self) {
+        self.store.arriving.fetch_sub(self.bytes, Ordering::Relaxed);
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use pingora::cache::trace::Span;
-    use std::time::Duration;
-
-    fn store(memory: u64) -> &'static Store {
-        Box::leak(Box::new(Store::new(memory, memory / 4)))
-    }
-
-    fn meta() -> CacheMeta {
-        let now = SystemTime::now();
-        CacheMeta::new(
-            now + Duration::from_secs(60),
-            now,
-            0,
-            0,
-            ResponseHeader::build(200, None).unwrap(),
-        )
-    }
-
-    async fn keep(
-        store: &'static Store,
-        key: &CacheKey,
-        body: &[u8],
-        complete: bool,
-    ) -> Result<()> {
-        let mut miss = store
-            .get_miss_handler(key, &meta(), &Span::inactive().handle())
-            .await?;
-        miss.write_body(Bytes::copy_from_slice(body), complete)
-            .await?;
-        miss.finish().await.map(drop)
-    }
-
-    async fn body(store: &'static Store, key: &CacheKey) -> Option<Bytes> {
-        let (_, mut hit) = store
-            .lookup(key, &Span::inactive().handle())
-            .await
-            .unwrap()?;
-        hit.read_body().await.unwrap()
-    }
-
-    #[tokio::test]
-    async fn what_was_kept_is_found_again() {
-        let (store, key) = (store(1 << 20), CacheKey::new("a", ""));
-        keep(store, &key, b"hello", true).await.unwrap();
-        assert_eq!(body(store, &key).await.unwrap(), "hello");
-        assert!(body(store, &CacheKey::new("b", "")).await.is_none());
-    }
-
-    #[tokio::test]
-    async fn a_cut_off_answer_is_never_kept() {
-        let (store, key) = (store(1 << 20), CacheKey::new("a", ""));
-        assert!(keep(store, &key, b"hel", false).await.is_err());
-        assert!(body(store, &key).await.is_none());
-    }
-
-    #[tokio::test]
-    async fn the_store_never_outgrows_its_bound() {
-        let store = store(256 << 10);
-        for number in 0..2_000 {
-            keep(
-                store,
-                &CacheKey::new(number.to_string(), ""),
-                &[7; 2_000],
-                true,
-            )
-            .await
-            .unwrap();
-            assert!(store.bytes() <= 256 << 10);
-        }
-        assert!(store.entries() > 20 && store.evictions() > 1_000);
-    }
-
-    #[tokio::test]
-    async fn a_range_is_read_from_the_whole() {
-        let (store, key) = (store(1 << 20), CacheKey::new("a", ""));
-        keep(store, &key, b"hello", true).await.unwrap();
-        let (_, mut hit) = store
-            .lookup(&key, &Span::inactive().handle())
-            .await
-            .unwrap()
-            .unwrap();
-        hit.seek(1, Some(3)).unwrap();
-        assert_eq!(hit.read_body().await.unwrap().unwrap(), "el");
-        hit.seek(4, Some(99)).unwrap();
-        assert_eq!(hit.read_body().await.unwrap().unwrap(), "o");
-        assert!(hit.seek(5, None).is_err());
-    }
-}
+mod tests;
