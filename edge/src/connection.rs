@@ -4,6 +4,8 @@
 //! page of its own, that the deadline has passed, and that the stream was handed over to become
 //! a WebSocket.
 
+mod date;
+
 use std::fmt;
 use std::io;
 use std::pin::Pin;
@@ -13,6 +15,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use http::HeaderValue;
 use parking_lot::Mutex;
 use pingora::protocols::raw_connect::ProxyDigest;
 use pingora::protocols::tls::{SslDigest, TlsRef};
@@ -27,6 +30,7 @@ use crate::alarm::Alarm;
 use crate::deadline::Deadline;
 use crate::refusal::Refusal;
 use crate::tunnel::Tunnel;
+use date::Date;
 
 /// What is known of a client's connection, shared by the stream and the gateway's steps.
 #[derive(Debug, Default)]
@@ -35,6 +39,9 @@ pub(crate) struct Connection {
     pub(crate) deadline: Deadline,
     phase: AtomicU8,
     cut: AtomicBool,
+    /// The date of the answer that is to be written next, and whether there is one.
+    date: Mutex<Option<Date>>,
+    dated: AtomicBool,
     handed_over: Mutex<HandOver>,
     /// What edge said where Pingora found no request.
     refused: Mutex<Option<Refusal>>,
@@ -76,6 +83,13 @@ impl Connection {
     /// The answer is complete.
     pub(crate) fn exchange_ends(&self) {
         self.phase.store(IDLE, Ordering::Relaxed);
+    }
+
+    /// The next head that is written has this date of its own.
+    pub(crate) fn keep_date(&self, date: Option<&HeaderValue>) {
+        let date = date.and_then(|date| Date::new(date.as_bytes()));
+        self.dated.store(date.is_some(), Ordering::Relaxed);
+        *self.date.lock() = date;
     }
 
     /// Nothing is read or written any more.
@@ -222,6 +236,32 @@ impl Guarded {
         }
     }
 
+    /// Writes a head with the date of its own.
+    fn poll_write_dated(
+        &mut self,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let connection = self.connection.clone();
+        let mut date = connection.date.lock();
+        let start = date.as_mut().and_then(|date| date.put(bytes));
+        let written = match &start {
+            None => self.stream()?.poll_write(context, bytes),
+            Some(start) => {
+                let rest = bytes.get(start.len()..).unwrap_or_default();
+                let slices = [io::IoSlice::new(start), io::IoSlice::new(rest)];
+                self.stream()?.poll_write_vectored(context, &slices)
+            }
+        };
+        if let Poll::Ready(Ok(written)) = &written
+            && date.as_mut().is_none_or(|date| date.written(*written))
+        {
+            *date = None;
+            connection.dated.store(false, Ordering::Relaxed);
+        }
+        written
+    }
+
     fn poll_instead(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         let Some((page, mut written)) = self.instead.take() else {
             return Poll::Ready(Ok(()));
@@ -288,6 +328,9 @@ impl AsyncWrite for Guarded {
             self.replace_page(bytes);
             return Poll::Ready(Ok(bytes.len()));
         }
+        if self.connection.dated.load(Ordering::Relaxed) {
+            return self.poll_write_dated(context, bytes);
+        }
         self.stream()?.poll_write(context, bytes)
     }
 
@@ -311,7 +354,8 @@ impl AsyncWrite for Guarded {
         bytes: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let first = bytes.iter().find(|bytes| !bytes.is_empty());
-        if let Some(first) = first.filter(|first| self.is_page(first)) {
+        let dated = self.connection.dated.load(Ordering::Relaxed);
+        if let Some(first) = first.filter(|first| dated || self.is_page(first)) {
             return self.poll_write(context, first);
         }
         self.stream()?.poll_write_vectored(context, bytes)
