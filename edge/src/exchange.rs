@@ -31,6 +31,8 @@ pub struct Exchange {
     pub cache: CacheState,
     /// Why the cache was passed by or the answer not kept.
     pub cache_reason: Option<&'static str>,
+    /// How long it waited for another's fetch; `None`: it did not.
+    pub waited: Option<Duration>,
     /// The upstream's part.
     pub upstream: Upstream,
     /// Has the whole request body arrived?
@@ -38,7 +40,7 @@ pub struct Exchange {
 }
 
 /// The upstream's part in an exchange.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Upstream {
     /// The peers tried, by their place in the upstream, the last one last.
     pub tried: Vec<usize>,
@@ -46,6 +48,15 @@ pub struct Upstream {
     pub began: Option<Instant>,
     /// How long the upstream took, once it is done.
     pub took: Option<Duration>,
+}
+
+impl Upstream {
+    /// It is done, well or not.
+    pub fn done(&mut self) {
+        if self.took.is_none() {
+            self.took = self.began.map(|began| began.elapsed());
+        }
+    }
 }
 
 /// What the cache did, as RFC 9211 and the log say it.
@@ -109,6 +120,7 @@ impl Exchange {
             status: 0,
             cache: CacheState::Off,
             cache_reason: None,
+            waited: None,
             upstream: Upstream::default(),
             body_arrived: false,
         }
@@ -121,9 +133,7 @@ impl Exchange {
 
     /// The upstream is done with this exchange, well or not.
     pub fn upstream_done(&mut self) {
-        if self.upstream.took.is_none() {
-            self.upstream.took = self.upstream.began.map(|began| began.elapsed());
-        }
+        self.upstream.done();
     }
 
     /// How long it took in all, and how much of it was edge's own doing.

@@ -3,8 +3,10 @@
 
 mod caching;
 mod failing;
+mod inquiry;
 mod record;
 mod request;
+mod serving;
 mod upgrade;
 
 use std::net::{IpAddr, Ipv4Addr};
@@ -15,11 +17,7 @@ use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use http::StatusCode;
-use pingora::cache::key::HashBinary;
-use pingora::cache::lock::CacheKeyLockImpl;
-use pingora::cache::predictor::Predictor;
-use pingora::cache::{CacheKey, CacheMeta, RespCacheable};
+use http::{StatusCode, header};
 use pingora::connectors::TransportConnector;
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::modules::http::HttpModules;
@@ -33,17 +31,17 @@ use crate::client::Client;
 use crate::config::Timeout;
 use crate::connection::Connection;
 use crate::deadline::Deadline;
-use crate::exchange::{CacheState, Exchange};
+use crate::exchange::Exchange;
+use crate::fetch::Fetcher;
 use crate::limit::Decision;
 use crate::metrics::Metrics;
 use crate::plan::{InForce, Plan, Rule};
 use crate::refusal::Refusal;
 use crate::route::Path;
 use crate::sockets::Sockets;
-use crate::store::Store;
 use crate::upstream::{self, http_peer};
 use crate::websocket::Place;
-use crate::{forward, limit, respond, websocket};
+use crate::{cache, forward, limit, respond, websocket};
 use request::{host_and_port, host_of, one_content_length, path_of};
 
 /// All that the steps need: the plan, what stays whatever the plan says, and the record.
@@ -51,10 +49,8 @@ pub(crate) struct Gateway {
     /// Limits count their time from here.
     pub(crate) started: Instant,
     pub(crate) plan: Arc<InForce>,
-    pub(crate) store: &'static Store,
-    pub(crate) lock: &'static CacheKeyLockImpl,
-    /// Remembers what cannot be kept, so that nobody waits for it to be.
-    pub(crate) predictor: &'static Uncacheable,
+    /// The cache: what is kept, and what is being fetched for it.
+    pub(crate) fetcher: Arc<Fetcher>,
     /// For WebSockets, whose connections are never shared.
     pub(crate) connector: TransportConnector,
     /// The open WebSockets.
@@ -65,9 +61,6 @@ pub(crate) struct Gateway {
     /// Is edge ending?
     pub(crate) draining: tokio::sync::watch::Receiver<bool>,
 }
-
-/// Keys whose answers could not be kept lately.
-pub(crate) type Uncacheable = Predictor<16>;
 
 /// What edge holds for one request while Pingora works on it. Boxed: Pingora moves it about, and
 /// its own futures are as large as what they hold.
@@ -113,6 +106,7 @@ impl Held {
     /// Every answer of edge's own: it has a clock of its own, too.
     async fn refuse(&mut self, session: &mut Session, refusal: Refusal) -> Result<()> {
         self.deadline().answer_now();
+        self.connection.keep_date(None);
         respond::refuse(session, refusal, &mut self.exchange).await
     }
 }
@@ -218,13 +212,17 @@ impl ProxyHttp for Gateway {
     /// Pingora's modules (compression) are not used; each would cost a call for each request.
     fn init_downstream_modules(&self, _: &mut HttpModules) {}
 
-    /// 1. A head has arrived: the door. What is refused is answered here.
+    /// 1. A head has arrived: the door, then the cache. What is refused or kept is answered here.
     async fn request_filter(&self, session: &mut Session, context: &mut Context) -> Result<bool> {
         self.receive(session, context);
         match self.admit(session, context) {
             Ok(Passage::Forward) => {
                 Self::start_clocks(session, context);
-                Ok(false)
+                if context.rule().is_none_or(|rule| rule.cache.is_none()) {
+                    return Ok(false);
+                }
+                // Boxed, like an upgrade: a request that only passes does not carry it.
+                Box::pin(self.answer_cached(session, context)).await
             }
             Ok(Passage::Upgrade(place)) => {
                 Self::start_clocks(session, context);
@@ -244,26 +242,7 @@ impl ProxyHttp for Gateway {
         }
     }
 
-    /// 2. May the cache answer?
-    fn request_cache_filter(&self, session: &mut Session, context: &mut Context) -> Result<()> {
-        self.enable_cache(session, context);
-        Ok(())
-    }
-
-    fn cache_key_callback(&self, session: &Session, context: &mut Context) -> Result<CacheKey> {
-        Ok(caching::key(session, context))
-    }
-
-    fn cache_vary_filter(
-        &self,
-        meta: &CacheMeta,
-        _: &mut Context,
-        request: &RequestHeader,
-    ) -> Option<HashBinary> {
-        caching::variance(meta.headers(), &request.headers)
-    }
-
-    /// 3. Which peer? Called again for each further try.
+    /// 2. Which peer? Called again for each further try.
     async fn upstream_peer(&self, _: &mut Session, context: &mut Context) -> Result<Box<HttpPeer>> {
         let left = context.deadline().left();
         let over =
@@ -322,7 +301,7 @@ impl ProxyHttp for Gateway {
         Ok(())
     }
 
-    /// 4. The head as the peer sees it; Pingora has removed the hop-by-hop fields.
+    /// 3. The head as the peer sees it; Pingora has removed the hop-by-hop fields.
     async fn upstream_request_filter(
         &self,
         _: &mut Session,
@@ -332,7 +311,7 @@ impl ProxyHttp for Gateway {
         request::forward(request, context)
     }
 
-    /// 5. The request's body, chunk by chunk.
+    /// 4. The request's body, chunk by chunk.
     async fn request_body_filter(
         &self,
         _: &mut Session,
@@ -352,12 +331,12 @@ impl ProxyHttp for Gateway {
         Ok(())
     }
 
-    /// 6. The peer's head, before the cache sees it.
+    /// 5. The peer's head. What it says has changed is kept no longer.
     async fn upstream_response_filter(
         &self,
-        _: &mut Session,
+        session: &mut Session,
         answer: &mut ResponseHeader,
-        _: &mut Context,
+        context: &mut Context,
     ) -> Result<()> {
         if answer.status == StatusCode::SWITCHING_PROTOCOLS {
             // Nobody asked for it: upgrades take another way.
@@ -373,23 +352,11 @@ impl ProxyHttp for Gateway {
         for name in forward::hop_by_hop(&answer.headers) {
             answer.remove_header(&name);
         }
+        self.invalidate(session, context, answer);
         Ok(())
     }
 
-    fn response_cache_filter(
-        &self,
-        session: &Session,
-        answer: &ResponseHeader,
-        context: &mut Context,
-    ) -> Result<RespCacheable> {
-        if session.cache.bypassing() {
-            // Pingora forgets it when it judges the answer.
-            context.exchange.cache = CacheState::Bypass;
-        }
-        Ok(caching::judge(answer, context))
-    }
-
-    /// 7. The peer's body, chunk by chunk.
+    /// 6. The peer's body, chunk by chunk.
     fn upstream_response_body_filter(
         &self,
         _: &mut Session,
@@ -410,20 +377,29 @@ impl ProxyHttp for Gateway {
         Ok(None)
     }
 
-    /// 8. The head as the client sees it, from the peer or from the cache.
+    /// 7. The head as the client sees it.
     async fn response_filter(
         &self,
-        session: &mut Session,
+        _: &mut Session,
         answer: &mut ResponseHeader,
         context: &mut Context,
     ) -> Result<()> {
         if answer.status.is_informational() {
             return Ok(());
         }
+        let cache_status = caching::passed_by(context);
+        if cache_status.is_some() {
+            // What the cache kept from clients on its own way is kept from them on this one, too.
+            for name in cache::TAG_FIELDS {
+                answer.remove_header(&name);
+            }
+        }
         let exchange = &mut context.exchange;
-        let cache_status = caching::status(session, exchange);
         respond::dress(answer, exchange, cache_status)?;
         exchange.status = answer.status.as_u16();
+        context
+            .connection
+            .keep_date(answer.headers.get(header::DATE));
         context.deadline().head_sent();
         Ok(())
     }
@@ -442,7 +418,7 @@ impl ProxyHttp for Gateway {
         error
     }
 
-    /// 9. It failed: the one place where that becomes an answer.
+    /// 8. It failed: the one place where that becomes an answer.
     async fn fail_to_proxy(
         &self,
         session: &mut Session,
@@ -456,7 +432,7 @@ impl ProxyHttp for Gateway {
         }
     }
 
-    /// 10. The record.
+    /// 9. The record.
     async fn logging(&self, session: &mut Session, _: Option<&Error>, context: &mut Context) {
         context.deadline().stop();
         context.connection.exchange_ends();
@@ -496,6 +472,14 @@ impl ProxyHttp for Gateway {
         _: ProxyWarnLogContext,
     ) -> bool {
         true
+    }
+}
+
+/// What the future comes to within what is `left`; `None` if that is not enough.
+async fn in_time<F: Future>(left: Option<Duration>, future: F) -> Option<F::Output> {
+    match left {
+        Some(left) => tokio::time::timeout(left, future).await.ok(),
+        None => Some(future.await),
     }
 }
 

@@ -26,6 +26,8 @@ mod alarm;
 mod connection;
 mod deadline;
 mod door;
+mod fetch;
+mod flight;
 mod gateway;
 mod handshake;
 mod health;
@@ -39,6 +41,7 @@ mod store;
 mod tunnel;
 mod upstream;
 // 5: start
+pub mod ask;
 #[cfg(feature = "demo")]
 pub mod demo;
 pub mod log;

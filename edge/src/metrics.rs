@@ -4,6 +4,7 @@
 //! from the closed list of refusals, and methods that nobody standardised are `OTHER`. What a
 //! reload removes keeps its last figures until edge ends, its peers' health excepted.
 
+use std::collections::BTreeMap;
 use std::time::SystemTime;
 
 use http::Method;
@@ -53,6 +54,8 @@ pub struct Metrics {
     pub cache_entries: IntGauge,
     /// Answers that made room for others.
     pub cache_evictions: IntCounter,
+    purges: IntCounterVec,
+    purged: IntCounter,
     /// Log lines that found the writer's queue full.
     pub log_lines_lost: IntCounter,
     /// Is the peer well? 1 or 0.
@@ -73,6 +76,9 @@ struct Families {
     sent: IntCounterVec,
     limits: IntCounterVec,
     cache: IntCounterVec,
+    cache_reasons: IntCounterVec,
+    cache_fetches: IntCounterVec,
+    cache_wait: HistogramVec,
     open: IntGaugeVec,
     opened: IntCounterVec,
     lifetime: HistogramVec,
@@ -94,6 +100,7 @@ pub struct PerRoute {
     client_limit: IntCounter,
     global_limit: IntCounter,
     cache: Vec<IntCounter>,
+    cache_wait: Histogram,
     /// There for routes that take WebSockets.
     pub websockets: Option<WebSockets>,
 }
@@ -185,6 +192,15 @@ impl Metrics {
                 "edge_cache_evictions_total",
                 "Answers that made room for others",
             )?,
+            purges: make.counters(
+                "edge_cache_purges_total",
+                "Purges that an operator asked for, by what they named and how",
+                &["kind", "mode"],
+            )?,
+            purged: make.counter(
+                "edge_cache_purged_total",
+                "Answers that these purges took out of service or made stale",
+            )?,
             log_lines_lost: make.counter(
                 "edge_log_lines_lost_total",
                 "Log lines that found the writer's queue full",
@@ -207,6 +223,35 @@ impl Metrics {
     /// that a reload has removed keeps its last ones until edge ends.
     pub fn per_route(&self, name: &str, websocket: bool) -> PerRoute {
         self.families.of(name, websocket)
+    }
+
+    /// A purge of this kind has hit so many answers.
+    pub fn purged(&self, kind: &str, soft: bool, answers: u64) {
+        let mode = if soft { "soft" } else { "hard" };
+        self.purges.with_label_values(&[kind, mode]).inc();
+        self.purged.inc_by(answers);
+    }
+
+    /// How many requests the cache has met so, all routes together, by the word of what it did.
+    pub fn cache_requests(&self) -> BTreeMap<String, u64> {
+        let mut requests = BTreeMap::new();
+        for state in CacheState::ALL
+            .iter()
+            .filter(|state| **state != CacheState::Off)
+        {
+            requests.insert(state.as_str().to_owned(), 0);
+        }
+        for family in self.families.cache.collect() {
+            for metric in family.get_metric() {
+                let mut labels = metric.get_label().iter();
+                let state = labels.find(|label| label.name() == "state");
+                let sum = state.and_then(|state| requests.get_mut(state.value()));
+                if let Some(sum) = sum {
+                    *sum += whole(metric.get_counter().get_value());
+                }
+            }
+        }
+        requests
     }
 
     /// An exchange has ended; without a route it counts for those that fit none.
@@ -239,11 +284,24 @@ impl Metrics {
         if let Some(cache) = route.cache.get(exchange.cache as usize) {
             cache.inc();
         }
+        if let Some(reason) = exchange.cache_reason {
+            let labels = [route.name.as_str(), reason];
+            self.families.cache_reasons.with_label_values(&labels).inc();
+        }
+        if let Some(waited) = exchange.waited {
+            route.cache_wait.observe(waited.as_secs_f64());
+        }
         match exchange.refusal {
             Some(Refusal::ClientLimit { .. }) => route.client_limit.inc(),
             Some(Refusal::GlobalLimit { .. }) => route.global_limit.inc(),
             _ => {}
         }
+    }
+
+    /// A fetch for the cache has come to this.
+    pub fn fetched(&self, route: &str, result: &str) {
+        let labels = [route, result];
+        self.families.cache_fetches.with_label_values(&labels).inc();
     }
 
     /// A WebSocket has ended.
@@ -347,6 +405,21 @@ impl Families {
             "What the cache did",
             &["route", "state"],
         )?,
+            cache_reasons: make.counters(
+            "edge_cache_reasons_total",
+            "Why the cache was passed by, an answer not kept, or a stale one handed out",
+            &["route", "reason"],
+        )?,
+            cache_fetches: make.counters(
+            "edge_cache_fetches_total",
+            "What came of the cache's fetches from upstreams",
+            &["route", "result"],
+        )?,
+            cache_wait: make.histograms(
+            "edge_cache_wait_seconds",
+            "How long requests waited for another's fetch",
+            SECONDS,
+        )?,
             open: make.gauges("edge_websockets", "WebSockets open now", &["route"])?,
             opened: make.counters(
             "edge_websockets_opened_total",
@@ -391,6 +464,7 @@ impl Families {
                 .iter()
                 .map(|state| self.cache.with_label_values(&[name, state.as_str()]))
                 .collect(),
+            cache_wait: self.cache_wait.with_label_values(&[name]),
             websockets: websocket.then(|| WebSockets {
                 open: self.open.with_label_values(&[name]),
                 opened: self.opened.with_label_values(&[name]),
@@ -431,6 +505,16 @@ fn method_label(method: &Method) -> &str {
         | Method::OPTIONS => method.as_str(),
         _ => "OTHER",
     }
+}
+
+/// Prometheus hands out what was counted as a float.
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "a counter is whole, never negative, and far below 2^53"
+)]
+fn whole(count: f64) -> u64 {
+    count as u64
 }
 
 /// Makes metrics and registers them.

@@ -33,6 +33,8 @@ pub(crate) struct Plan {
     pub(crate) upstreams: Vec<Arc<Upstream>>,
     pub(crate) shares: Shares,
     pub(crate) log: AccessLog,
+    /// Does any route cache?
+    pub(crate) caches: bool,
     /// The number under which the next route's answers are kept.
     next: u64,
 }
@@ -89,7 +91,7 @@ impl Plan {
                 name: route.name.clone(),
                 upstream,
                 rewrite: route.rewrite.clone(),
-                cache: route.cache,
+                cache: route.cache.clone(),
                 kept_under,
                 limits: own.limits.clone(),
                 timeout: route.timeout,
@@ -111,6 +113,7 @@ impl Plan {
             upstreams,
             shares,
             log: AccessLog::new(log.filter(|_| config.log.access).cloned()),
+            caches: config.routes.iter().any(|route| route.cache.is_some()),
             next,
             config,
         }
@@ -142,7 +145,7 @@ struct Answers<'a> {
     rule: &'a Match,
     upstream: &'a str,
     rewrite: &'a Rewrite,
-    cache: Option<cache::Policy>,
+    cache: Option<&'a cache::Policy>,
 }
 
 impl<'a> Answers<'a> {
@@ -151,7 +154,7 @@ impl<'a> Answers<'a> {
             rule: &route.rule,
             upstream,
             rewrite: &route.rewrite,
-            cache: route.cache,
+            cache: route.cache.as_ref(),
         }
     }
 }

@@ -69,6 +69,8 @@ pub enum Refusal {
     UpstreamClosed,
     /// What the peer sent is no valid answer.
     UpstreamInvalid,
+    /// The client takes only what is kept, and this is not (RFC 9111 5.2.1.7).
+    NotCached,
     /// The client went away before the answer was complete. Nobody reads this answer.
     ClientClosed,
     /// edge is ending and takes nothing new.
@@ -112,6 +114,7 @@ impl Refusal {
             Self::ResponseTimeout,
             Self::UpstreamClosed,
             Self::UpstreamInvalid,
+            Self::NotCached,
             Self::ClientClosed,
             Self::Draining,
             Self::Internal,
@@ -252,6 +255,12 @@ impl Refusal {
                 "upstream_invalid",
                 "the peer's answer is not valid HTTP",
                 "http_protocol_error",
+            ),
+            Self::NotCached => (
+                504,
+                "not_cached",
+                "the client takes only what is kept, and this is not",
+                "http_request_denied",
             ),
             Self::ClientClosed => (
                 499,

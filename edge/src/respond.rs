@@ -11,7 +11,7 @@ use pingora::Result;
 use pingora::http::ResponseHeader;
 use pingora::proxy::Session;
 
-use crate::exchange::{CacheState, Exchange};
+use crate::exchange::Exchange;
 use crate::forward;
 use crate::refusal::Refusal;
 
@@ -145,25 +145,6 @@ pub(crate) fn dress(
         header.append_header(CACHE_STATUS, cache_status)?;
     }
     Ok(())
-}
-
-/// What the cache did, as RFC 9211 says it; `None` on a route without a cache.
-pub(crate) fn cache_status(exchange: &Exchange, ttl: Option<u64>) -> Option<String> {
-    let ttl = ttl.map(|ttl| format!("; ttl={ttl}")).unwrap_or_default();
-    let stored = if exchange.cache_reason.is_none() {
-        "; stored"
-    } else {
-        ""
-    };
-    Some(match exchange.cache {
-        CacheState::Off => return None,
-        CacheState::Bypass => "edge; fwd=bypass".to_owned(),
-        CacheState::Hit => format!("edge; hit{ttl}"),
-        CacheState::Stale => "edge; hit; ttl=-1".to_owned(),
-        CacheState::Miss => format!("edge; fwd=uri-miss{stored}{ttl}"),
-        CacheState::Expired => format!("edge; fwd=stale{stored}{ttl}"),
-        CacheState::Revalidated => format!("edge; fwd=stale; fwd-status=304{stored}{ttl}"),
-    })
 }
 
 #[cfg(test)]

@@ -8,8 +8,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use pingora::apps::http_app::HttpServer;
-use pingora::cache::lock::CacheLock;
-use pingora::connectors::TransportConnector;
+use pingora::connectors::http::Connector;
+use pingora::connectors::{ConnectorOptions, TransportConnector};
 use pingora::listeners::{L4BufferSettings, ListenerConfig};
 use pingora::proxy::http_proxy;
 use pingora::server::configuration::ServerConf;
@@ -23,7 +23,9 @@ use tracing_appender::non_blocking::NonBlocking;
 use crate::admin::Admin;
 use crate::config::{Config, Server};
 use crate::door::{Door, Open};
-use crate::gateway::{Gateway, Uncacheable};
+use crate::fetch::Fetcher;
+use crate::flight::Flights;
+use crate::gateway::Gateway;
 use crate::life::Life;
 use crate::metrics::Metrics;
 use crate::reload::Reload;
@@ -49,10 +51,6 @@ pub struct Edge {
 const BACKLOG: i32 = 4_096;
 /// Connections kept open to peers, for all of them together.
 const POOL: usize = 1_024;
-/// Keys that are remembered as not to be kept, in each of 16 parts.
-const UNCACHEABLE: usize = 4_096;
-/// Somebody who waits for another's fetch waits no longer than this.
-const LOCK_AGE: Duration = Duration::from_secs(10);
 
 impl Edge {
     /// Binds the listeners and starts to serve. An address that is taken is an error at once.
@@ -77,12 +75,16 @@ impl Edge {
         let (stop_admin, _) = watch::channel(false);
         let sockets = Arc::new(Sockets::default());
 
+        let fetcher = Arc::new(Fetcher {
+            store,
+            flights: Flights::new(),
+            connector: Connector::new(Some(ConnectorOptions::new(POOL))),
+            metrics: metrics.clone(),
+        });
         let gateway = Gateway {
             started: Instant::now(),
             plan: plan.clone(),
-            store,
-            lock: Box::leak(CacheLock::new_boxed(LOCK_AGE)),
-            predictor: Box::leak(Box::new(Uncacheable::new(UNCACHEABLE, None))),
+            fetcher: fetcher.clone(),
             connector: TransportConnector::new(None),
             sockets: sockets.clone(),
             metrics: metrics.clone(),

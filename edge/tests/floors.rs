@@ -43,6 +43,8 @@ const FLOORS: [(usize, &[&str]); 6] = [
             "connection",
             "deadline",
             "door",
+            "fetch",
+            "flight",
             "gateway",
             "handshake",
             "health",
@@ -58,7 +60,7 @@ const FLOORS: [(usize, &[&str]); 6] = [
         ],
     ),
     // Start.
-    (5, &["demo", "log", "main", "reload", "serve"]),
+    (5, &["ask", "demo", "log", "main", "reload", "serve"]),
 ];
 
 /// The lowest floor that may name Pingora and tokio.

@@ -1,11 +1,11 @@
 //! How a request becomes a WebSocket: the peer is asked first, and the client learns 101 only
 //! after the peer has said so.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use bytes::Bytes;
+use http::StatusCode;
 use http::header::{self, HeaderName};
-use http::{StatusCode, Version};
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::protocols::http::v1::client::HttpSession;
 use pingora::proxy::Session;
@@ -13,7 +13,8 @@ use pingora::{Error, ErrorType, Result};
 use prometheus::IntGauge;
 
 use super::record::Record;
-use super::{Context, Gateway, Held, request};
+use super::serving::frame;
+use super::{Context, Gateway, Held, in_time, request};
 use crate::handshake::{self, Answer, Opened};
 use crate::metrics::WebSockets;
 use crate::refusal::Refusal;
@@ -204,14 +205,6 @@ impl Drop for Open {
     }
 }
 
-/// What the future comes to within what is `left`; `None` if that is not enough.
-async fn in_time<F: Future>(left: Option<Duration>, future: F) -> Option<F::Output> {
-    match left {
-        Some(left) => tokio::time::timeout(left, future).await.ok(),
-        None => Some(future.await),
-    }
-}
-
 /// A refused upgrade is an answer like any other: it passes through, within the deadline.
 async fn pass_through(
     session: &mut Session,
@@ -251,17 +244,4 @@ async fn pass_through(
     let passed = in_time(left, passing).await.unwrap_or_else(late);
     context.exchange.upstream_done();
     passed
-}
-
-/// A body that only the connection's end would end is sent in chunks, so that one that was cut
-/// off cannot look complete (RFC 9112 6.3).
-fn frame(head: &mut ResponseHeader) -> Result<()> {
-    let framed = head.headers.contains_key(header::CONTENT_LENGTH)
-        || head.headers.contains_key(header::TRANSFER_ENCODING);
-    let bodiless = [StatusCode::NO_CONTENT, StatusCode::NOT_MODIFIED].contains(&head.status);
-    if !framed && !bodiless {
-        head.insert_header(header::TRANSFER_ENCODING, "chunked")?;
-    }
-    head.set_version(Version::HTTP_11);
-    Ok(())
 }

@@ -1,0 +1,498 @@
+//! Asks an upstream for an answer on behalf of the cache. A fetch belongs to nobody who waits for
+//! it: whoever goes away leaves the others what they came for.
+
+use std::sync::Arc;
+use std::time::{Instant, SystemTime};
+
+use bytes::{Bytes, BytesMut};
+use http::{HeaderMap, HeaderValue, StatusCode, header};
+use pingora::connectors::http::Connector;
+use pingora::http::{RequestHeader, ResponseHeader};
+use pingora::protocols::http::client::HttpSession;
+use pingora::upstreams::peer::HttpPeer;
+
+use crate::cache::{self, Asked, Lifetime, Policy, Reason, Selection};
+use crate::exchange::Upstream;
+use crate::flight::{Flight, Flights, Head, Outcome};
+use crate::forward;
+use crate::metrics::Metrics;
+use crate::plan::{Plan, Rule};
+use crate::refusal::Refusal;
+use crate::store::{Entry, Kept, Name, Room, Store};
+use crate::upstream::{self, http_peer};
+
+/// What every fetch needs.
+pub(crate) struct Fetcher {
+    pub(crate) store: &'static Store,
+    pub(crate) flights: Flights,
+    pub(crate) connector: Connector,
+    pub(crate) metrics: Arc<Metrics>,
+}
+
+/// One fetch.
+pub(crate) struct Fetch {
+    pub(crate) plan: Arc<Plan>,
+    /// The place of its route among the routes.
+    pub(crate) route: usize,
+    pub(crate) flight: Arc<Flight>,
+    pub(crate) key: Arc<[u8]>,
+    pub(crate) name: Arc<Name>,
+    /// The request as the peer gets it.
+    pub(crate) request: Box<RequestHeader>,
+    /// The fields of the request as the client sent them: what tells variants apart.
+    pub(crate) fields: HeaderMap,
+    pub(crate) asked: Asked,
+    /// What is kept, to be confirmed.
+    pub(crate) validating: Option<Arc<Entry>>,
+}
+
+/// What a part of a body costs beside its own bytes.
+const CHUNK: usize = 128;
+/// A connection from the pool may have been closed meanwhile: so often another one is taken.
+const MOST_STALE_CONNECTIONS: usize = 3;
+
+/// An answer whose body is still to come.
+struct Arriving {
+    session: HttpSession,
+    peer: HttpPeer,
+    head: ResponseHeader,
+    asked_at: SystemTime,
+}
+
+/// What is on its way into the store.
+struct Filling {
+    lifetime: Lifetime,
+    selection: Selection,
+    room: Room,
+    chunks: Vec<Bytes>,
+    bytes: u64,
+    most: u64,
+}
+
+impl Fetcher {
+    /// Fetches, whoever waits for it or goes away.
+    pub(crate) fn start(self: Arc<Self>, fetch: Fetch) {
+        tokio::spawn(async move { self.run(fetch).await });
+    }
+
+    /// Fetches, within the route's time for an answer.
+    async fn run(&self, fetch: Fetch) {
+        let ending = Ending {
+            fetcher: self,
+            key: fetch.key.clone(),
+            flight: fetch.flight.clone(),
+        };
+        let born = fetch.flight.born;
+        let Some(rule) = fetch.plan.rules.get(fetch.route) else {
+            return;
+        };
+        let fetching = self.fetch(&fetch, rule, born);
+        let end = match rule.timeout.response {
+            Some(within) => tokio::time::timeout(within, fetching).await,
+            None => Ok(fetching.await),
+        };
+        let end = end.unwrap_or(Err(Refusal::ResponseTimeout));
+        let result = match &end {
+            Ok(result) => *result,
+            Err(refusal) => {
+                self.metrics.count_failure(&rule.upstream.name, refusal);
+                "failed"
+            }
+        };
+        self.metrics.fetched(&rule.name, result);
+        let end = end.map(drop);
+        ending.with(end);
+    }
+
+    /// Tells what came of it, in a word.
+    async fn fetch(&self, fetch: &Fetch, rule: &Rule, born: u64) -> Result<&'static str, Refusal> {
+        let mut spent = Upstream {
+            began: Some(Instant::now()),
+            ..Upstream::default()
+        };
+        let mut request = fetch.request.clone();
+        let mut arriving = self.ask(fetch, rule, &request, &mut spent).await?;
+        if let Some(entry) = &fetch.validating
+            && arriving.head.status == StatusCode::NOT_MODIFIED
+        {
+            if cache::is_answered_by(&entry.head.headers, &arriving.head.headers) {
+                let outcome = self.confirm(fetch, rule, entry, &arriving, born);
+                fetch.flight.decide(outcome);
+                self.connector_takes_back(arriving).await;
+                return Ok("confirmed");
+            }
+            // It confirms something else (RFC 9111 4.3.4): asked again, for all of it.
+            for (name, _) in cache::conditions(&entry.head.headers) {
+                request.remove_header(&name);
+            }
+            self.connector_takes_back(arriving).await;
+            spent.tried.clear();
+            arriving = self.ask(fetch, rule, &request, &mut spent).await?;
+        }
+        self.take(fetch, rule, arriving, born).await
+    }
+
+    /// Asks the peers, one after the other, until one can be reached; interim answers are passed
+    /// on.
+    async fn ask(
+        &self,
+        fetch: &Fetch,
+        rule: &Rule,
+        request: &RequestHeader,
+        spent: &mut Upstream,
+    ) -> Result<Arriving, Refusal> {
+        let mut last = Refusal::NoPeer;
+        let mut stale = 0;
+        while let Some((place, address)) = rule.upstream.choose(&spent.tried) {
+            spent.tried.push(place);
+            fetch.flight.spend(spent);
+            let peer = http_peer(address, rule.timeout.connect);
+            let (mut session, reused) = match self.connector.get_http_session(&peer).await {
+                Ok(connected) => connected,
+                Err(error) => {
+                    last = upstream::refusal(&error);
+                    let name = &rule.upstream.name;
+                    if rule.upstream.has_untried(&spent.tried) {
+                        self.metrics.count_failure(name, &last);
+                    }
+                    continue;
+                }
+            };
+            let asked_at = SystemTime::now();
+            match converse(&mut session, request, &fetch.flight).await {
+                Ok(head) => {
+                    return Ok(Arriving {
+                        session,
+                        peer,
+                        head,
+                        asked_at,
+                    });
+                }
+                Err(mut error) => {
+                    error.retry.decide_reuse(reused);
+                    if !error.retry() || stale == MOST_STALE_CONNECTIONS {
+                        return Err(upstream::refusal(&error));
+                    }
+                    // That says nothing against the peer.
+                    stale += 1;
+                    spent.tried.pop();
+                }
+            }
+        }
+        Err(last)
+    }
+
+    /// What is kept still holds: its head is freshened by the 304 (RFC 9111 4.3.4).
+    fn confirm(
+        &self,
+        fetch: &Fetch,
+        rule: &Rule,
+        entry: &Arc<Entry>,
+        arriving: &Arriving,
+        born: u64,
+    ) -> Outcome {
+        let once = || Outcome::Holds(entry.clone(), false);
+        let Some(policy) = &rule.cache else {
+            return once();
+        };
+        let told = &arriving.head.headers;
+        let mut head = entry.head.clone();
+        // It is as old as this confirmation, not as what it confirms.
+        head.remove_header(&header::AGE);
+        let now = SystemTime::now();
+        if !told.contains_key(header::DATE) {
+            let _ = head.insert_header(header::DATE, httpdate::fmt_http_date(now));
+        }
+        for name in cache::updates(told) {
+            head.remove_header(&name);
+            for value in told.get_all(&name) {
+                // What was a valid field stays one.
+                let _ = head.append_header(name.clone(), value);
+            }
+        }
+        let Ok(head) = kept_head(&head, entry.body.len()) else {
+            return once();
+        };
+        let (status, asked_at) = (head.status, arriving.asked_at);
+        let lifetime = cache::keep(policy, &fetch.asked, status, &head.headers, asked_at, now);
+        let names = cache::names(policy, &head.headers);
+        let (lifetime, names) = match (lifetime, names) {
+            (Ok(lifetime), Ok(names)) => (lifetime, names),
+            // Confirmed, but not to be kept any longer: it answers this once.
+            (Err(reason), _) | (_, Err(reason)) => {
+                self.outdated(fetch, reason);
+                return once();
+            }
+        };
+        let selection = Selection::of(&names, &fetch.fields);
+        self.flights
+            .learn(&fetch.key, lifetime.is_for_who_waits(now), Instant::now());
+        match entry.freshened(born, head, lifetime, selection) {
+            Some(new) => Outcome::Holds(self.store.freshen(&fetch.key, entry, new), true),
+            None => once(),
+        }
+    }
+
+    /// Hands the answer to all who wait, and keeps it if it may be.
+    async fn take(
+        &self,
+        fetch: &Fetch,
+        rule: &Rule,
+        mut arriving: Arriving,
+        born: u64,
+    ) -> Result<&'static str, Refusal> {
+        if arriving.head.status == StatusCode::NOT_MODIFIED {
+            // Nobody asked on a condition.
+            return Err(Refusal::UpstreamInvalid);
+        }
+        let filling = self.judge(fetch, rule, &arriving);
+        let length = length(&arriving.head.headers);
+        let kept = match &filling {
+            Ok(filling) => Ok((filling.lifetime.clone(), filling.selection.clone())),
+            Err(reason) => Err(*reason),
+        };
+        let head = Arc::new(Head {
+            head: arriving.head.clone(),
+            kept,
+            length,
+        });
+        let shared = |filling: &Filling| filling.lifetime.is_for_who_waits(SystemTime::now());
+        // What one client's words prevent says nothing of the next one's.
+        if filling
+            .as_ref()
+            .err()
+            .is_none_or(|reason| is_of_answer(*reason))
+        {
+            let shared = filling.as_ref().is_ok_and(shared);
+            self.flights.learn(&fetch.key, shared, Instant::now());
+        }
+        if let Err(reason) = &filling
+            && arriving.head.status.as_u16() < 500
+        {
+            self.outdated(fetch, *reason);
+        }
+        let mut filling = filling.ok();
+        if let Some(empty) = filling.take_if(|_| length == Some(0)) {
+            self.keep(fetch, &arriving.head, empty, born);
+        }
+        fetch.flight.decide(Outcome::Answer(head));
+        let mut kept = false;
+        while let Some(chunk) = read(&mut arriving.session).await? {
+            let chunk = match filling.take() {
+                // Apart from the buffer that it was read into, which is larger.
+                Some(room) => {
+                    let chunk = Bytes::copy_from_slice(&chunk);
+                    filling = self.fill(fetch, room, &chunk);
+                    chunk
+                }
+                None => chunk,
+            };
+            // Kept before its last byte goes out: whoever asks again finds it.
+            if let Some(whole) = filling.take_if(|filling| length == Some(filling.bytes)) {
+                self.keep(fetch, &arriving.head, whole, born);
+                kept = true;
+            }
+            if !fetch.flight.push(chunk).await {
+                return Ok("abandoned");
+            }
+        }
+        if let Some(filling) = filling {
+            self.keep(fetch, &arriving.head, filling, born);
+            kept = true;
+        }
+        self.connector_takes_back(arriving).await;
+        Ok(if kept { "kept" } else { "not_kept" })
+    }
+
+    /// Takes one more part in, unless the answer has become too large.
+    fn fill(&self, fetch: &Fetch, mut filling: Filling, chunk: &Bytes) -> Option<Filling> {
+        let fits = filling.add(chunk);
+        if !fits {
+            fetch.flight.let_go();
+            self.flights.learn(&fetch.key, false, Instant::now());
+        }
+        fits.then_some(filling)
+    }
+
+    /// What is kept has been replaced by something that may not be (RFC 9111 4.3.3).
+    fn outdated(&self, fetch: &Fetch, reason: Reason) {
+        if let Some(entry) = fetch.validating.as_ref().filter(|_| is_of_answer(reason)) {
+            self.store.forget(&fetch.key, entry);
+        }
+    }
+
+    /// May the answer be kept, and is there room for it?
+    fn judge(&self, fetch: &Fetch, rule: &Rule, arriving: &Arriving) -> Result<Filling, Reason> {
+        let policy = rule.cache.as_ref().ok_or(Reason::Method)?;
+        let headers = &arriving.head.headers;
+        let (status, asked_at) = (arriving.head.status, arriving.asked_at);
+        let now = SystemTime::now();
+        let lifetime = cache::keep(policy, &fetch.asked, status, headers, asked_at, now)?;
+        let kept = fetch.validating.as_ref();
+        if status.is_server_error() && kept.is_some_and(|kept| kept.lifetime.stands_in(now)) {
+            // What is kept stands in for such an answer.
+            return Err(Reason::Status);
+        }
+        let names = cache::names(policy, headers)?;
+        let most = most(policy, self.store);
+        let length = Some(length(headers).unwrap_or_default()).filter(|length| *length <= most);
+        let room = length.and_then(|length| self.store.room(length));
+        Ok(Filling {
+            lifetime,
+            selection: Selection::of(&names, &fetch.fields),
+            room: room.ok_or(Reason::TooLarge)?,
+            chunks: Vec::new(),
+            bytes: 0,
+            most,
+        })
+    }
+
+    fn keep(&self, fetch: &Fetch, head: &ResponseHeader, filling: Filling, born: u64) {
+        let tags = cache::tags(&head.headers);
+        let tags: Vec<String> = tags.into_iter().map(str::to_owned).collect();
+        let body = whole(filling.chunks);
+        let Ok(head) = kept_head(head, body.len()) else {
+            return;
+        };
+        let kept = Kept {
+            head,
+            body,
+            lifetime: filling.lifetime,
+            selection: filling.selection,
+            name: fetch.name.clone(),
+            tags,
+        };
+        self.store.keep(&fetch.key, born, kept);
+        // Whoever still reads it holds what it took.
+        fetch.flight.hold(filling.room);
+    }
+
+    async fn connector_takes_back(&self, arriving: Arriving) {
+        let Arriving {
+            mut session, peer, ..
+        } = arriving;
+        // An answer without a body has been read to its end, too.
+        let _ = session.response_done();
+        let idle = peer.options.idle_timeout;
+        self.connector
+            .release_http_session(session, &peer, idle)
+            .await;
+    }
+}
+
+/// The next part of the body; `None` at its end.
+async fn read(session: &mut HttpSession) -> Result<Option<Bytes>, Refusal> {
+    let chunk = session.read_response_body().await;
+    chunk.map_err(|error| upstream::refusal(&error))
+}
+
+/// Sends the request and reads the head of the final answer.
+async fn converse(
+    session: &mut HttpSession,
+    request: &RequestHeader,
+    flight: &Flight,
+) -> pingora::Result<ResponseHeader> {
+    session
+        .write_request_header(Box::new(request.clone()))
+        .await?;
+    session.finish_request_body().await?;
+    loop {
+        session.read_response_header().await?;
+        let invalid = || pingora::Error::explain(pingora::ErrorType::InvalidHTTPHeader, "no head");
+        let mut head = session.response_header().ok_or_else(invalid)?.clone();
+        if head.status == StatusCode::SWITCHING_PROTOCOLS {
+            // Nobody asked for it.
+            return Err(invalid().into_up());
+        }
+        for name in forward::hop_by_hop(&head.headers) {
+            head.remove_header(&name);
+        }
+        if !head.status.is_informational() {
+            return Ok(head);
+        }
+        if head.status != StatusCode::CONTINUE {
+            flight.interim(head);
+        }
+    }
+}
+
+impl Filling {
+    /// Takes one more part in; `false`: it has become too large.
+    fn add(&mut self, chunk: &Bytes) -> bool {
+        self.bytes += chunk.len() as u64;
+        self.chunks.push(chunk.clone());
+        let held = self.bytes + (self.chunks.len() * CHUNK) as u64;
+        self.bytes <= self.most && self.room.grow_to(held.max(self.bytes))
+    }
+}
+
+/// Is it the answer that is not kept, and not one client's request?
+fn is_of_answer(reason: Reason) -> bool {
+    !matches!(reason, Reason::Credentials | Reason::NoStore)
+}
+
+/// The largest body that a route keeps.
+fn most(policy: &Policy, store: &Store) -> u64 {
+    let own = policy.max_object.unwrap_or(u64::MAX);
+    own.min(store.object())
+}
+
+fn length(headers: &HeaderMap) -> Option<u64> {
+    let length = headers.get(header::CONTENT_LENGTH)?;
+    length.to_str().ok()?.trim().parse().ok()
+}
+
+/// The head as it is kept: framed by its length alone, without the letters' case, which would be
+/// copied for every hit, and in memory of its own: what Pingora reads into is larger.
+fn kept_head(head: &ResponseHeader, length: usize) -> pingora::Result<ResponseHeader> {
+    let framing = [header::TRANSFER_ENCODING, header::TRAILER];
+    let fields = head.headers.iter();
+    let fields: Vec<_> = fields.filter(|(name, _)| !framing.contains(name)).collect();
+    let values = fields.iter().map(|(_, value)| value.as_bytes());
+    let mut text = Bytes::from(values.collect::<Vec<_>>().concat().into_boxed_slice());
+    let mut own = ResponseHeader::build_no_case(head.status, Some(head.headers.len() + 1))?;
+    for (name, value) in fields {
+        let value = HeaderValue::from_maybe_shared(text.split_to(value.len()));
+        if let Ok(value) = value {
+            own.append_header(name, value)?;
+        }
+    }
+    if head.status != StatusCode::NO_CONTENT {
+        own.insert_header(header::CONTENT_LENGTH, length)?;
+    }
+    own.set_version(head.version);
+    Ok(own)
+}
+
+/// One piece of all the parts, with no room to spare.
+fn whole(mut chunks: Vec<Bytes>) -> Bytes {
+    if chunks.len() <= 1 {
+        return chunks.pop().unwrap_or_default();
+    }
+    let mut whole = BytesMut::with_capacity(chunks.iter().map(Bytes::len).sum());
+    for chunk in &chunks {
+        whole.extend_from_slice(chunk);
+    }
+    whole.freeze()
+}
+
+/// However a fetch ends, nobody waits for it for ever.
+struct Ending<'a> {
+    fetcher: &'a Fetcher,
+    key: Arc<[u8]>,
+    flight: Arc<Flight>,
+}
+
+impl Ending<'_> {
+    fn with(self, end: Result<(), Refusal>) {
+        self.fetcher.flights.remove(&self.key, &self.flight);
+        self.flight.end(end);
+    }
+}
+
+impl Drop for Ending<'_> {
+    fn drop(&mut self) {
+        self.fetcher.flights.remove(&self.key, &self.flight);
+        self.flight.end(Err(Refusal::Internal));
+    }
+}
