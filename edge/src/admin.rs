@@ -1,14 +1,21 @@
-//! Probes and figures, on a listener of their own: no limit ever meets a probe, and no upstream
-//! decides whether edge is alive.
+//! Probes, figures and the operator's side of the cache, on a listener of their own: no limit ever
+//! meets a probe, and no upstream decides whether edge is alive.
+
+mod cache;
+mod order;
 
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use http::{Method, Response, StatusCode, header};
+use http::{Method, Response, StatusCode, Uri, header};
 use pingora::apps::http_app::ServeHttp;
 use pingora::protocols::http::ServerSession;
 use prometheus::IntCounter;
+use serde::Serialize;
 use tracing_appender::non_blocking::ErrorCounter;
+
+pub(crate) use cache::{Purged, Status};
+pub(crate) use order::{Named, Order};
 
 use crate::life::Life;
 use crate::metrics::Metrics;
@@ -25,30 +32,26 @@ pub(crate) struct Admin {
     pub(crate) lost: Option<ErrorCounter>,
 }
 
+/// The only path that changes something.
+const PURGE: &str = "/cache/purge";
+/// All that can be asked.
+const PATHS: [&str; 7] = [
+    "/livez",
+    "/readyz",
+    "/startupz",
+    "/metrics",
+    "/cache",
+    "/cache/top",
+    PURGE,
+];
+const PLAIN: &str = "text/plain; charset=utf-8";
+
 impl Admin {
-    fn answer(&self, method: &Method, path: &str) -> Response<Vec<u8>> {
-        let probe = |well: bool, yes: &str, no: &str| {
-            let status = if well {
-                StatusCode::OK
-            } else {
-                StatusCode::SERVICE_UNAVAILABLE
-            };
-            text(
-                status,
-                "text/plain; charset=utf-8",
-                format!("{}\n", if well { yes } else { no }).into_bytes(),
-            )
-        };
-        if !matches!(*method, Method::GET | Method::HEAD) {
-            let mut refused = text(
-                StatusCode::METHOD_NOT_ALLOWED,
-                "text/plain; charset=utf-8",
-                b"GET or HEAD\n".to_vec(),
-            );
-            refused
-                .headers_mut()
-                .insert(header::ALLOW, header::HeaderValue::from_static("GET, HEAD"));
-            return refused;
+    async fn answer(&self, method: &Method, uri: &Uri) -> Response<Vec<u8>> {
+        let (path, query) = (uri.path(), uri.query().unwrap_or_default());
+        let allowed = if path == PURGE { "POST" } else { "GET, HEAD" };
+        if !allowed.split(", ").any(|allowed| allowed == method) {
+            return not_allowed(allowed);
         }
         let mut answer = match path {
             "/livez" => probe(true, "alive", ""),
@@ -59,16 +62,11 @@ impl Admin {
                 "text/plain; version=0.0.4; charset=utf-8",
                 self.figures(),
             ),
-            "/" => text(
-                StatusCode::OK,
-                "text/plain; charset=utf-8",
-                b"/livez\n/readyz\n/startupz\n/metrics\n".to_vec(),
-            ),
-            _ => text(
-                StatusCode::NOT_FOUND,
-                "text/plain; charset=utf-8",
-                b"try /livez /readyz /startupz /metrics\n".to_vec(),
-            ),
+            "/cache" => cache::status(self.store, &self.metrics),
+            "/cache/top" => cache::top(self.store, query).await,
+            PURGE => cache::purge(self.store, &self.metrics, query),
+            "/" => line(StatusCode::OK, &PATHS.join("\n")),
+            _ => line(StatusCode::NOT_FOUND, &format!("try {}", PATHS.join(" "))),
         };
         if method == Method::HEAD {
             answer.body_mut().clear();
@@ -98,6 +96,35 @@ fn catch_up(counter: &IntCounter, total: u64) {
     counter.inc_by(total.saturating_sub(counter.get()));
 }
 
+fn probe(well: bool, yes: &str, no: &str) -> Response<Vec<u8>> {
+    if well {
+        line(StatusCode::OK, yes)
+    } else {
+        line(StatusCode::SERVICE_UNAVAILABLE, no)
+    }
+}
+
+fn not_allowed(allowed: &'static str) -> Response<Vec<u8>> {
+    let mut answer = line(
+        StatusCode::METHOD_NOT_ALLOWED,
+        &allowed.replace(", ", " or "),
+    );
+    let allowed = header::HeaderValue::from_static(allowed);
+    answer.headers_mut().insert(header::ALLOW, allowed);
+    answer
+}
+
+fn line(status: StatusCode, said: &str) -> Response<Vec<u8>> {
+    text(status, PLAIN, format!("{said}\n").into_bytes())
+}
+
+fn json(told: &impl Serialize) -> Response<Vec<u8>> {
+    match serde_json::to_vec(told) {
+        Ok(body) => text(StatusCode::OK, "application/json", body),
+        Err(error) => line(StatusCode::INTERNAL_SERVER_ERROR, &error.to_string()),
+    }
+}
+
 fn text(status: StatusCode, kind: &'static str, body: Vec<u8>) -> Response<Vec<u8>> {
     let length = body.len();
     let mut answer = Response::new(body);
@@ -119,6 +146,10 @@ fn text(status: StatusCode, kind: &'static str, body: Vec<u8>) -> Response<Vec<u
 impl ServeHttp for Admin {
     async fn response(&self, session: &mut ServerSession) -> Response<Vec<u8>> {
         let request = session.req_header();
-        self.answer(&request.method, request.uri.path())
+        let (method, uri) = (request.method.clone(), request.uri.clone());
+        if uri.path() == PURGE && request.headers.contains_key(header::ORIGIN) {
+            return line(StatusCode::FORBIDDEN, "no web page may purge");
+        }
+        self.answer(&method, &uri).await
     }
 }

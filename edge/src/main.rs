@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
+use edge::ask::{Cache, Failure};
 use edge::config::Config;
 use edge::serve::{self, Edge};
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -37,6 +38,8 @@ enum Command {
         /// The configuration to read.
         file: PathBuf,
     },
+    /// Ask an edge that runs about its cache, or have it purged.
+    Cache(Cache),
     /// Start the gateway with an echo server behind it, to try both.
     #[cfg(feature = "demo")]
     Demo(DemoArgs),
@@ -66,6 +69,7 @@ fn main() -> ExitCode {
     let cli = Cli::parse();
     match (cli.command, cli.config) {
         (Some(Command::Check { file }), _) => check(&file),
+        (Some(Command::Cache(cache)), _) => ask(&cache),
         #[cfg(feature = "demo")]
         (Some(Command::Demo(args)), _) => demo(&args),
         (None, Some(file)) => run(&file),
@@ -83,6 +87,20 @@ fn check(file: &Path) -> ExitCode {
             ExitCode::SUCCESS
         }
         Err(faults) => faulty(&faults),
+    }
+}
+
+fn ask(cache: &Cache) -> ExitCode {
+    match cache.ask() {
+        Ok(told) => {
+            say(&mut io::stdout(), &told);
+            ExitCode::SUCCESS
+        }
+        Err(Failure::Config(faults)) => faulty(&faults),
+        Err(failure) => {
+            say(&mut io::stderr(), &format!("edge: {failure}\n"));
+            ExitCode::FAILURE
+        }
     }
 }
 
