@@ -6,6 +6,10 @@
 mod admin;
 #[path = "gateway/caching.rs"]
 mod caching;
+#[path = "gateway/clauses.rs"]
+mod clauses;
+#[path = "gateway/collapsing.rs"]
+mod collapsing;
 #[path = "gateway/deadlines.rs"]
 mod deadlines;
 #[path = "gateway/ending.rs"]
@@ -18,13 +22,21 @@ mod frames;
 mod hostile;
 #[path = "gateway/limits.rs"]
 mod limits;
+#[path = "gateway/purging.rs"]
+mod purging;
 #[path = "gateway/relay.rs"]
 mod relay;
 #[path = "gateway/reload.rs"]
 mod reload;
 #[path = "gateway/routes.rs"]
 mod routes;
+#[path = "gateway/stale.rs"]
+mod stale;
+#[path = "gateway/strangers.rs"]
+mod strangers;
 #[path = "gateway/support.rs"]
 mod support;
+#[path = "gateway/validating.rs"]
+mod validating;
 #[path = "gateway/websockets.rs"]
 mod websockets;

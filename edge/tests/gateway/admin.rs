@@ -201,8 +201,8 @@ async fn a_line_says_what_the_cache_did() {
         .iter()
         .map(|line| line["cache"].as_str().unwrap())
         .collect();
-    assert_eq!(cache, ["miss", "hit", "bypass"]);
-    assert_eq!(lines[2]["cache_reason"], "cookie");
+    assert_eq!(cache, ["miss", "hit", "miss"]);
+    assert_eq!(lines[2]["cache_reason"], "credentials");
     assert!(lines[1].get("upstream_ms").is_none(), "{}", lines[1]);
 }
 

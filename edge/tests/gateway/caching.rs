@@ -1,30 +1,19 @@
 //! What is kept, for whom, and how it is told.
 
-use std::time::{Duration, Instant};
-
-use crate::support::{
-    Client, Upstream, echo_server, edge, fields, figure_becomes, get, ok, request, route_to,
-    upstream_at,
-};
-use edge::serve::Edge;
+use edge::config::Config;
 use tokio::time::sleep;
 
-/// A gateway that caches for an hour in front of an upstream that says this.
-async fn cached(answer: impl Into<Vec<u8>>) -> (Edge, Upstream) {
-    let upstream = Upstream::saying(answer).await;
-    let edge = edge(&route_to(upstream.address, "cache = \"1h\"")).await;
-    (edge, upstream)
-}
-
-const HIT: &str = "edge; hit";
-const MISS: &str = "edge; fwd=uri-miss; stored";
+use crate::support::{
+    Client, HIT, MISS, Upstream, cached, caching, echo_server, edge, fields, figure_becomes, get,
+    ms, ok, route_to, soon, upstream_at,
+};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_second_get_is_a_hit_that_the_upstream_never_sees() {
     let (edge, upstream) = cached(ok("X-Kind: a\r\n", "hello")).await;
     let first = get(edge.address(), "/a").await;
     let second = get(edge.address(), "/a").await;
-    assert_eq!((first.cache(), second.cache()), (MISS, HIT));
+    assert_eq!([first.cache(), second.cache()], [MISS, HIT]);
     assert_eq!(upstream.count(), 1);
     assert_eq!((second.text().as_str(), second.complete), ("hello", true));
     assert_eq!(second.header("x-kind"), Some("a"));
@@ -47,77 +36,9 @@ async fn the_second_get_is_a_hit_that_the_upstream_never_sees() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_time_left_is_told_and_a_shorter_max_age_wins() {
-    let (edge, upstream) = cached(ok("Cache-Control: max-age=2\r\n", "a")).await;
-    let first = get(edge.address(), "/").await;
-    assert_eq!(
-        first.header("cache-status"),
-        Some("edge; fwd=uri-miss; stored; ttl=2")
-    );
-    let second = get(edge.address(), "/").await;
-    assert_eq!(second.cache(), HIT);
-    sleep(Duration::from_millis(2_500)).await;
-    let third = get(edge.address(), "/").await;
-    assert_eq!(third.cache(), "edge; fwd=stale; stored");
-    assert_eq!(upstream.count(), 2);
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_longer_max_age_does_not_outlive_the_routes_time() {
-    let (edge, _upstream) = cached(ok("Cache-Control: max-age=86400\r\n", "a")).await;
-    let first = get(edge.address(), "/").await;
-    let status = first.header("cache-status").unwrap();
-    let ttl: u64 = status.rsplit('=').next().unwrap().parse().unwrap();
-    assert!((3_590..=3_600).contains(&ttl), "{status}");
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn an_age_it_came_with_counts() {
-    let (edge, _upstream) = cached(ok("Cache-Control: max-age=600\r\nAge: 500\r\n", "a")).await;
-    get(edge.address(), "/").await;
-    let second = get(edge.address(), "/").await;
-    let age: u64 = second.header("age").unwrap().parse().unwrap();
-    assert_eq!(second.cache(), HIT);
-    assert!((500..=530).contains(&age), "{age}");
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn head_is_answered_from_what_get_brought() {
-    let (edge, upstream) = cached(ok("", "hello")).await;
-    let mut client = Client::connect(edge.address()).await;
-    client.get("/a").await;
-    let head = client.ask("HEAD /a", &[]).await;
-    assert_eq!((head.status, head.cache()), (200, HIT));
-    assert_eq!(head.header("content-length"), Some("5"));
-    assert_eq!(client.get("/a").await.text(), "hello");
-    assert_eq!(upstream.count(), 1);
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn what_a_head_brought_never_answers_a_get_without_its_body() {
-    let upstream = Upstream::serve(|mut visit| async move {
-        while let Some(head) = visit.head().await {
-            let body = if head.starts_with("HEAD") {
-                ""
-            } else {
-                "hello"
-            };
-            let head = "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n";
-            visit.write(format!("{head}{body}")).await;
-        }
-    })
-    .await;
-    let edge = edge(&route_to(upstream.address, "cache = \"1h\"")).await;
-    let mut client = Client::connect(edge.address()).await;
-    assert_eq!(client.ask("HEAD /a", &[]).await.status, 200);
-    let get = client.get("/a").await;
-    assert_eq!((get.text().as_str(), get.complete), ("hello", true));
-}
-
-#[tokio::test(flavor = "multi_thread")]
 async fn query_host_and_path_tell_answers_apart() {
     let upstream = Upstream::mirror().await;
-    let edge = edge(&route_to(upstream.address, "cache = \"1h\"")).await;
+    let edge = caching(&upstream).await;
     let mut client = Client::connect(edge.address()).await;
     let asked = [
         ("GET /a", "Host: a.test"),
@@ -149,59 +70,6 @@ async fn query_host_and_path_tell_answers_apart() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_an_upstream_calls_not_for_all_is_never_shared() {
-    for field in [
-        "Set-Cookie: a=b",
-        "Cache-Control: private",
-        "Cache-Control: no-store",
-        "Cache-Control: no-cache",
-        "Cache-Control: max-age=0",
-        "Cache-Control: public, max-age=60, s-maxage=0",
-        "Vary: *",
-        "Expires: 0",
-    ] {
-        let (edge, upstream) = cached(ok(&format!("{field}\r\n"), "a")).await;
-        let mut client = Client::connect(edge.address()).await;
-        // Once it is known not to be kept, nobody looks for it.
-        for state in ["uri-miss", "bypass", "bypass"] {
-            let answer = client.get("/").await;
-            assert_eq!(answer.cache(), format!("edge; fwd={state}"), "{field}");
-            assert_eq!(answer.text(), "a");
-        }
-        assert_eq!(upstream.count(), 3, "{field}");
-    }
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn who_shows_a_credential_passes_by_the_cache_both_ways() {
-    for credential in ["Authorization: Basic YTpi", "Cookie: session=1"] {
-        let upstream = Upstream::mirror().await;
-        let edge = edge(&route_to(upstream.address, "cache = \"1h\"")).await;
-        let mut client = Client::connect(edge.address()).await;
-        let own = client.ask("GET /", &[credential]).await;
-        assert_eq!(own.cache(), "edge; fwd=bypass");
-        let anybody = client.get("/").await;
-        assert!(!anybody.text().contains(credential), "{credential}");
-        assert_eq!(anybody.cache(), MISS);
-        let own = client.ask("GET /", &[credential]).await;
-        assert!(own.text().contains(credential), "{credential}");
-        assert_eq!(upstream.count(), 3);
-    }
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn other_methods_and_other_statuses_are_not_kept() {
-    let edge = edge(&route_to(echo_server().await, "cache = \"1h\"")).await;
-    let mut client = Client::connect(edge.address()).await;
-    for missed in ["edge; fwd=uri-miss", "edge; fwd=bypass"] {
-        let post = client.ask("POST /echo", &["Content-Length: 0"]).await;
-        assert_eq!((post.status, post.cache()), (200, "edge; fwd=bypass"));
-        let missing = client.get("/status/404").await;
-        assert_eq!((missing.status, missing.cache()), (404, missed));
-    }
-}
-
-#[tokio::test(flavor = "multi_thread")]
 async fn answers_that_vary_are_told_apart() {
     let upstream = Upstream::serve(|mut visit| async move {
         while let Some(head) = visit.head().await {
@@ -211,7 +79,7 @@ async fn answers_that_vary_are_told_apart() {
         }
     })
     .await;
-    let edge = edge(&route_to(upstream.address, "cache = \"1h\"")).await;
+    let edge = caching(&upstream).await;
     let mut client = Client::connect(edge.address()).await;
     let asked = [
         &["Accept-Language: de"][..],
@@ -235,45 +103,6 @@ async fn answers_that_vary_are_told_apart() {
         assert_eq!(client.ask("GET /", fields).await.cache(), HIT, "{fields:?}");
     }
     assert_eq!(upstream.count(), 5);
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn many_waiters_are_served_by_one_fetch() {
-    let upstream = Upstream::serve(|mut visit| async move {
-        while visit.head().await.is_some() {
-            sleep(Duration::from_millis(300)).await;
-            visit.write(ok("", "hello")).await;
-        }
-    })
-    .await;
-    let edge = edge(&route_to(upstream.address, "cache = \"1h\"")).await;
-    let asking: Vec<_> = (0..20)
-        .map(|_| {
-            let address = edge.address();
-            tokio::spawn(async move { get(address, "/").await })
-        })
-        .collect();
-    for asking in asking {
-        assert_eq!(asking.await.unwrap().text(), "hello");
-    }
-    assert_eq!(upstream.count(), 1);
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn an_answer_that_was_cut_off_is_not_kept() {
-    for cut in [
-        "HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nhello",
-        "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n",
-    ] {
-        let upstream = Upstream::saying_once(cut).await;
-        let edge = edge(&route_to(upstream.address, "cache = \"1h\"")).await;
-        for asked in 1..=2 {
-            let answer = get(edge.address(), "/").await;
-            assert!(!answer.complete, "{cut:?}: {answer:?}");
-            assert_ne!(answer.cache(), HIT);
-            assert_eq!(upstream.count(), asked, "{cut:?}");
-        }
-    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -301,81 +130,6 @@ async fn what_is_too_large_passes_whole_and_uncached() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn who_has_it_already_is_told_304_from_the_cache() {
-    let (edge, upstream) = cached(ok("ETag: \"v1\"\r\n", "hello")).await;
-    let mut client = Client::connect(edge.address()).await;
-    client.get("/").await;
-    let same = client.ask("GET /", &["If-None-Match: \"v1\""]).await;
-    assert_eq!((same.status, same.header("etag")), (304, Some("\"v1\"")));
-    let other = client.ask("GET /", &["If-None-Match: \"v0\""]).await;
-    assert_eq!((other.status, other.text().as_str()), (200, "hello"));
-    assert_eq!(upstream.count(), 1);
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_condition_on_the_first_request_leaves_the_whole_answer_to_the_next() {
-    let upstream = Upstream::serve(|mut visit| async move {
-        while let Some(head) = visit.head().await {
-            if head.to_ascii_lowercase().contains("if-none-match") {
-                visit.write("HTTP/1.1 304 Not Modified\r\nETag: \"v1\"\r\n\r\n").await;
-            } else if head.to_ascii_lowercase().contains("range:") {
-                visit
-                    .write("HTTP/1.1 206 Partial Content\r\nContent-Range: bytes 0-1/5\r\nContent-Length: 2\r\n\r\nhe")
-                    .await;
-            } else {
-                visit.write(ok("ETag: \"v1\"\r\n", "hello")).await;
-            }
-        }
-    })
-    .await;
-    let edge = edge(&route_to(upstream.address, "cache = \"1h\"")).await;
-    let mut client = Client::connect(edge.address()).await;
-    let known = client.ask("GET /a", &["If-None-Match: \"v1\""]).await;
-    assert_eq!(known.status, 304);
-    assert_eq!(client.get("/a").await.text(), "hello");
-    let part = client.ask("GET /b", &["Range: bytes=0-1"]).await;
-    assert_eq!((part.status, part.text().as_str()), (206, "he"));
-    assert_eq!(client.get("/b").await.text(), "hello");
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_part_is_cut_from_what_is_kept() {
-    let (edge, upstream) = cached(ok("ETag: \"v1\"\r\nAccept-Ranges: bytes\r\n", "hello")).await;
-    let mut client = Client::connect(edge.address()).await;
-    client.get("/").await;
-    let part = client.ask("GET /", &["Range: bytes=1-3"]).await;
-    assert_eq!((part.status, part.text().as_str()), (206, "ell"));
-    assert_eq!(part.header("content-range"), Some("bytes 1-3/5"));
-    let outside = client.ask("GET /", &["Range: bytes=9-"]).await;
-    assert_eq!(outside.status, 416);
-    assert_eq!(upstream.count(), 1);
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn what_has_grown_old_is_asked_for_again_with_its_tag() {
-    let upstream = Upstream::serve(|mut visit| async move {
-        while let Some(head) = visit.head().await {
-            let age = "Cache-Control: max-age=1\r\nETag: \"v1\"\r\n";
-            if head.to_ascii_lowercase().contains("if-none-match: \"v1\"") {
-                let same = format!("HTTP/1.1 304 Not Modified\r\n{age}\r\n");
-                visit.write(same).await;
-            } else {
-                visit.write(ok(age, "hello")).await;
-            }
-        }
-    })
-    .await;
-    let edge = edge(&route_to(upstream.address, "cache = \"1h\"")).await;
-    get(edge.address(), "/").await;
-    sleep(Duration::from_millis(1_500)).await;
-    let again = get(edge.address(), "/").await;
-    assert_eq!(again.cache(), "edge; fwd=stale; fwd-status=304; stored");
-    assert_eq!(again.text(), "hello");
-    let hit = get(edge.address(), "/").await;
-    assert_eq!((hit.cache(), upstream.count()), (HIT, 2));
-}
-
-#[tokio::test(flavor = "multi_thread")]
 async fn the_scheme_that_a_trusted_proxy_names_is_in_the_key() {
     let upstream = Upstream::mirror().await;
     let tables = "[server]\ntrusted_proxies = [\"127.0.0.6\"]\n".to_owned()
@@ -384,7 +138,7 @@ async fn the_scheme_that_a_trusted_proxy_names_is_in_the_key() {
     let mut proxy = Client::from("127.0.0.6", edge.address()).await;
     let secure = proxy.ask("GET /", &["X-Forwarded-Proto: https"]).await;
     let plain = proxy.ask("GET /", &["X-Forwarded-Proto: http"]).await;
-    assert_eq!((secure.cache(), plain.cache()), (MISS, MISS));
+    assert_eq!([secure.cache(), plain.cache()], [MISS, MISS]);
     let mut anybody = Client::connect(edge.address()).await;
     let spoofed = anybody.ask("GET /", &["X-Forwarded-Proto: https"]).await;
     assert_eq!(spoofed.cache(), HIT);
@@ -401,12 +155,12 @@ async fn a_request_field_that_the_peer_could_mirror_poisons_nobody() {
     // What edge forwards of a client's own words must be in the key, or not be believed.
     let upstream = Upstream::serve(|mut visit| async move {
         while let Some(head) = visit.head().await {
-            let host = crate::support::fields(&head, "x-forwarded-host").join(",");
+            let host = fields(&head, "x-forwarded-host").join(",");
             visit.write(ok("", &host)).await;
         }
     })
     .await;
-    let edge = edge(&route_to(upstream.address, "cache = \"1h\"")).await;
+    let edge = caching(&upstream).await;
     let mut client = Client::connect(edge.address()).await;
     client.ask("GET /", &["X-Forwarded-Host: evil.test"]).await;
     assert_eq!(client.get("/").await.text(), "edge.test");
@@ -423,71 +177,6 @@ async fn a_route_without_a_cache_says_nothing_of_one() {
         assert_eq!(get(edge.address(), path).await.header("cache-status"), None);
     }
     assert_eq!(upstream.count(), 4);
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_waiter_whose_fetcher_goes_away_is_served_all_the_same() {
-    let upstream = Upstream::serve(|mut visit| async move {
-        while visit.head().await.is_some() {
-            sleep(Duration::from_millis(400)).await;
-            visit.write(ok("", "hello")).await;
-        }
-    })
-    .await;
-    let edge = edge(&route_to(upstream.address, "cache = \"1h\"")).await;
-    let mut fetcher = Client::connect(edge.address()).await;
-    fetcher.send(request("GET /", &[])).await;
-    sleep(Duration::from_millis(100)).await;
-    let address = edge.address();
-    let waiter = tokio::spawn(async move { get(address, "/").await });
-    sleep(Duration::from_millis(100)).await;
-    drop(fetcher);
-    assert_eq!(waiter.await.unwrap().text(), "hello");
-}
-
-/// Three who ask at the same time for what cannot be kept and takes this long: what each is told
-/// of the cache, and how long all of them took.
-async fn three_at_once_for_what_is_not_kept(takes: Duration) -> (Vec<String>, Duration) {
-    let upstream = Upstream::serve(move |mut visit| async move {
-        while visit.head().await.is_some() {
-            sleep(takes).await;
-            visit
-                .write(ok("Cache-Control: no-store\r\n", "hello"))
-                .await;
-        }
-    })
-    .await;
-    let edge = edge(&route_to(upstream.address, "cache = \"1h\"")).await;
-    get(edge.address(), "/").await;
-    let began = Instant::now();
-    let asking: Vec<_> = (0..3)
-        .map(|_| {
-            let address = edge.address();
-            tokio::spawn(async move { get(address, "/").await })
-        })
-        .collect();
-    let mut told = Vec::new();
-    for asking in asking {
-        let answer = asking.await.unwrap();
-        assert_eq!(answer.text(), "hello");
-        told.push(answer.cache().to_owned());
-    }
-    let took = began.elapsed();
-    assert_eq!(upstream.count(), 4);
-    (told, took)
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn nobody_queues_for_what_could_not_be_kept_before() {
-    let takes = Duration::from_secs(1);
-    let (_, took) = three_at_once_for_what_is_not_kept(takes).await;
-    assert!(took < takes * 2, "one after the other: {took:?}");
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn what_could_not_be_kept_before_passes_by_the_cache() {
-    let (told, _) = three_at_once_for_what_is_not_kept(Duration::from_millis(100)).await;
-    assert_eq!(told, ["edge; fwd=bypass"; 3]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -510,4 +199,164 @@ async fn the_host_that_a_trusted_proxy_names_is_in_the_key() {
     let spoofed = anybody.ask("GET /", &["X-Forwarded-Host: a.test"]).await;
     let heard = spoofed.text();
     assert_eq!(fields(&heard, "x-forwarded-host"), ["edge.test"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_time_left_is_told_and_runs_out() {
+    let (edge, upstream) = cached(ok("Cache-Control: max-age=2\r\n", "a")).await;
+    let first = get(edge.address(), "/").await;
+    assert!((1..=2).contains(&first.ttl().unwrap()), "{}", first.head);
+    assert_eq!(get(edge.address(), "/").await.cache(), HIT);
+    sleep(ms(2_100)).await;
+    let late = get(edge.address(), "/").await;
+    assert_eq!(late.cache(), "edge; fwd=stale; fwd-status=200; stored");
+    assert_eq!(upstream.count(), 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_upstream_says_of_the_time_goes_before_what_the_route_says() {
+    for (field, least, most) in [
+        ("", 3_590, 3_600),
+        ("Cache-Control: max-age=86400\r\n", 86_390, 86_400),
+        ("Cache-Control: max-age=100\r\n", 90, 100),
+        ("Cache-Control: max-age=600\r\nAge: 500\r\n", 90, 100),
+    ] {
+        let (edge, _upstream) = cached(ok(field, "a")).await;
+        let (first, second) = (
+            get(edge.address(), "/").await,
+            get(edge.address(), "/").await,
+        );
+        for answer in [&first, &second] {
+            let ttl = answer.ttl().unwrap();
+            assert!((least..=most).contains(&ttl), "{field}: {ttl}");
+        }
+        assert_eq!(second.cache(), HIT, "{field}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_age_it_came_with_is_told_and_counts() {
+    let (edge, _upstream) = cached(ok("Cache-Control: max-age=600\r\nAge: 500\r\n", "a")).await;
+    for _ in 0..2 {
+        let answer = get(edge.address(), "/").await;
+        let age: u64 = answer.header("age").unwrap().parse().unwrap();
+        assert!((500..=530).contains(&age), "{age}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_an_upstream_calls_not_for_all_is_not_kept_and_why_is_told() {
+    for (field, why) in [
+        ("Set-Cookie: a=b", "set_cookie"),
+        ("Cache-Control: private", "cache_control"),
+        ("Cache-Control: no-store", "cache_control"),
+        ("Cache-Control: no-cache", "no_time"),
+        ("Cache-Control: max-age=0", "no_time"),
+        ("Cache-Control: public, max-age=60, s-maxage=0", "no_time"),
+        ("Vary: *", "vary"),
+        ("Expires: 0", "no_time"),
+    ] {
+        let (edge, upstream) = cached(ok(&format!("{field}\r\n"), "a")).await;
+        let mut client = Client::connect(edge.address()).await;
+        for count in 1..=3 {
+            let answer = client.get("/").await;
+            let told = format!("edge; fwd=uri-miss; fwd-status=200; detail={why}");
+            assert_eq!(
+                (answer.cache(), answer.text().as_str()),
+                (told, "a"),
+                "{field}"
+            );
+            assert_eq!(upstream.count(), count, "{field}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_shows_a_credential_is_answered_for_himself_alone() {
+    for credential in ["Authorization: Basic YTpi", "Cookie: session=1"] {
+        let upstream = Upstream::mirror().await;
+        let edge = caching(&upstream).await;
+        let mut client = Client::connect(edge.address()).await;
+        for _ in 0..2 {
+            let own = client.ask("GET /", &[credential]).await;
+            assert_eq!(
+                own.cache(),
+                "edge; fwd=uri-miss; fwd-status=200; detail=credentials"
+            );
+            assert!(own.text().contains(credential), "{credential}");
+        }
+        let anybody = client.get("/").await;
+        assert!(!anybody.text().contains(credential), "{credential}");
+        assert_eq!(
+            (
+                anybody.cache().as_str(),
+                client.get("/").await.cache().as_str()
+            ),
+            (MISS, HIT)
+        );
+        // What is kept for anybody is not for who shows a credential, either.
+        let own = client.ask("GET /", &[credential]).await;
+        assert!(own.text().contains(credential), "{credential}");
+        assert_eq!(upstream.count(), 4);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn other_methods_pass_by_and_other_statuses_are_not_kept_unasked() {
+    let edge = edge(&route_to(echo_server().await, "cache = \"1h\"")).await;
+    let mut client = Client::connect(edge.address()).await;
+    for _ in 0..2 {
+        let post = client.ask("POST /echo", &["Content-Length: 0"]).await;
+        assert_eq!(
+            (post.status, post.cache().as_str()),
+            (200, "edge; fwd=method; detail=method")
+        );
+        let missing = client.get("/status/404").await;
+        let told = "edge; fwd=uri-miss; fwd-status=404; detail=no_time";
+        assert_eq!((missing.status, missing.cache().as_str()), (404, told));
+    }
+}
+
+/// What edge itself tells the peer of the client is as good as a field of the client's.
+#[tokio::test(flavor = "multi_thread")]
+async fn answers_that_vary_by_what_edge_adds_are_told_apart() {
+    for name in ["X-Forwarded-For", "X-Request-Id", "Via"] {
+        let upstream = Upstream::serve(move |mut visit| async move {
+            while let Some(head) = visit.head().await {
+                let body = fields(&head, name).join(",");
+                visit.write(ok(&format!("Vary: {name}\r\n"), &body)).await;
+            }
+        })
+        .await;
+        let edge = caching(&upstream).await;
+        let mut bodies = Vec::new();
+        for own in ["127.0.0.2", "127.0.0.3"] {
+            bodies.push(
+                Client::from(own, edge.address())
+                    .await
+                    .get("/")
+                    .await
+                    .text(),
+            );
+        }
+        let differs = name != "Via";
+        assert_eq!(bodies[0] != bodies[1], differs, "{name}: {bodies:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn another_policy_of_a_route_finds_nothing_that_was_kept_under_the_old_one() {
+    let upstream = Upstream::saying(ok("", "hello")).await;
+    let tables = |cache: &str| route_to(upstream.address, &format!("cache = {cache}"));
+    let edge = edge(&tables("\"1h\"")).await;
+    get(edge.address(), "/").await;
+    for (cache, then) in [("\"1h\"", HIT), ("\"2h\"", MISS), ("\"2h\"", HIT)] {
+        let text = format!(
+            "[server]\nlisten = \"127.0.0.1:0\"\n[admin]\nlisten = \"127.0.0.1:0\"\n{}",
+            tables(cache)
+        );
+        let config = Config::read("test.toml", &text);
+        soon(edge.reload(config.unwrap_or_else(|faults| panic!("{faults}")))).await;
+        assert_eq!(get(edge.address(), "/").await.cache(), then, "{cache}");
+    }
 }

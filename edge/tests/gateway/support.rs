@@ -12,6 +12,7 @@ use edge::serve::Edge;
 use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{sleep, timeout};
 use tracing_appender::non_blocking::{NonBlocking, WorkerGuard};
 
@@ -120,6 +121,40 @@ pub(crate) fn route_to(peer: SocketAddr, keys: &str) -> String {
         "{}[[route]]\npath = \"/*\"\nupstream = \"u\"\n{keys}\n",
         upstream_at(&[peer])
     )
+}
+
+/// What Cache-Status says of an answer from the cache, and of one that goes into it.
+pub(crate) const HIT: &str = "edge; hit";
+pub(crate) const MISS: &str = "edge; fwd=uri-miss; fwd-status=200; stored";
+
+/// A gateway that keeps for an hour what this upstream says nothing of the time of.
+pub(crate) async fn caching(upstream: &Upstream) -> Edge {
+    edge(&route_to(upstream.address, "cache = \"1h\"")).await
+}
+
+/// The same in front of an upstream that always says this.
+pub(crate) async fn cached(answer: impl Into<Vec<u8>>) -> (Edge, Upstream) {
+    let upstream = Upstream::saying(answer).await;
+    (caching(&upstream).await, upstream)
+}
+
+/// Asks for `/`, the first thing that this gateway keeps, and waits until it does: the last part
+/// of an answer is sent before it is kept.
+pub(crate) async fn keep(edge: &Edge) {
+    get(edge.address(), "/").await;
+    figure_becomes(edge, "edge_cache_entries", 1.0).await;
+}
+
+/// So many ask for the same at once, each on a connection of its own.
+pub(crate) async fn all_at_once(count: usize, to: SocketAddr, path: &'static str) -> Vec<Answer> {
+    let asking: Vec<_> = (0..count)
+        .map(|_| tokio::spawn(async move { get(to, path).await }))
+        .collect();
+    let mut answers = Vec::new();
+    for asking in asking {
+        answers.push(asking.await.unwrap());
+    }
+    answers
 }
 
 /// A figure on the admin listener; zero if it is not there.
@@ -363,10 +398,20 @@ impl Answer {
         (self.status, reason)
     }
 
-    /// What Cache-Status says, without the time left.
-    pub(crate) fn cache(&self) -> &str {
+    /// What Cache-Status says, without the time left. It is a structured field (RFC 9211 2).
+    pub(crate) fn cache(&self) -> String {
         let status = self.header("cache-status").unwrap_or("none");
-        status.split("; ttl=").next().unwrap()
+        let list = sfv::Parser::parse_list(status.as_bytes());
+        assert_eq!(list.map(|list| list.len()), Ok(1), "{status}");
+        let members = status.split("; ").filter(|one| !one.starts_with("ttl="));
+        members.collect::<Vec<_>>().join("; ")
+    }
+
+    /// The seconds left that Cache-Status tells.
+    pub(crate) fn ttl(&self) -> Option<i64> {
+        let status = self.header("cache-status")?;
+        let ttl = status.split("; ").find_map(|one| one.strip_prefix("ttl="));
+        ttl.map(|ttl| ttl.parse().unwrap())
     }
 }
 
@@ -408,6 +453,7 @@ fn find(bytes: &[u8], what: &[u8]) -> Option<usize> {
 pub(crate) struct Upstream {
     pub(crate) address: SocketAddr,
     heard: Arc<Heard>,
+    life: AbortHandle,
 }
 
 #[derive(Default)]
@@ -433,11 +479,12 @@ impl Upstream {
         let address = listener.local_addr().unwrap();
         let heard = Arc::new(Heard::default());
         let own = heard.clone();
-        tokio::spawn(async move {
+        let living = tokio::spawn(async move {
+            let mut visits = JoinSet::new();
             while let Ok((stream, _)) = listener.accept().await {
                 stream.set_nodelay(true).unwrap();
                 heard.connections.fetch_add(1, Ordering::SeqCst);
-                tokio::spawn(serve(Visit {
+                visits.spawn(serve(Visit {
                     stream,
                     buffer: Vec::new(),
                     heard: heard.clone(),
@@ -447,7 +494,14 @@ impl Upstream {
         Self {
             address,
             heard: own,
+            life: living.abort_handle(),
         }
+    }
+
+    /// Dies, and every connection with it: nobody listens there any more.
+    pub(crate) async fn dies(&self) {
+        self.life.abort();
+        until(|| async { TcpStream::connect(self.address).await.is_err() }).await;
     }
 
     /// Answers every request with these bytes, on connections that stay open.
