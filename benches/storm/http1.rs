@@ -13,6 +13,8 @@ pub(crate) struct Connection {
     stream: TcpStream,
     /// What has come and is not used yet.
     buffer: Vec<u8>,
+    /// That of the last answer.
+    body: Vec<u8>,
 }
 
 /// What was answered, as far as a load asks.
@@ -38,8 +40,11 @@ const LONGEST: usize = 16 << 20;
 
 impl Connection {
     pub(crate) async fn open(way: &Way) -> Result<Self, Failure> {
-        let (stream, buffer) = (way.connect().await?, Vec::new());
-        Ok(Self { stream, buffer })
+        Ok(Self {
+            stream: way.connect().await?,
+            buffer: Vec::new(),
+            body: Vec::new(),
+        })
     }
 
     /// Asks, and reads the whole answer.
@@ -48,8 +53,21 @@ impl Connection {
         way: &Way,
         client: Option<Ipv4Addr>,
     ) -> Result<Answer, Failure> {
+        self.ask("GET", way, client).await
+    }
+
+    /// The same with another method, without a body.
+    pub(crate) async fn ask(
+        &mut self,
+        method: &str,
+        way: &Way,
+        client: Option<Ipv4Addr>,
+    ) -> Result<Answer, Failure> {
         let (path, host) = (&way.target.path, &way.target.authority);
-        let mut request = format!("GET {path} HTTP/1.1\r\nhost: {host}\r\n");
+        let mut request = format!("{method} {path} HTTP/1.1\r\nhost: {host}\r\n");
+        if method != "GET" {
+            request.push_str("content-length: 0\r\n");
+        }
         if let Some(client) = client {
             request.push_str(&format!("x-forwarded-for: {client}\r\n"));
         }
@@ -58,22 +76,28 @@ impl Connection {
         answer.map_err(|_| "answer: timeout")?
     }
 
+    /// The body of the last answer.
+    pub(crate) fn body(&self) -> &[u8] {
+        &self.body
+    }
+
     async fn exchange(&mut self, request: &[u8]) -> Result<Answer, Failure> {
         let sent = self.stream.write_all(request).await;
         sent.map_err(|error| format!("send: {}", error.kind()))?;
         loop {
             if let Some((length, answer)) = read_head(&self.buffer)? {
                 self.buffer.drain(..length);
-                self.skip(&answer.body).await?;
+                self.body.clear();
+                self.read_body(&answer.body).await?;
                 return Ok(answer);
             }
             self.more().await?;
         }
     }
 
-    async fn skip(&mut self, body: &Body) -> Result<(), Failure> {
+    async fn read_body(&mut self, body: &Body) -> Result<(), Failure> {
         match *body {
-            Body::Length(length) => self.skip_bytes(length).await,
+            Body::Length(length) => self.read_bytes(length).await,
             Body::Chunked => loop {
                 let size = self.line().await?;
                 let size = size.split(';').next().unwrap_or_default().trim();
@@ -82,20 +106,22 @@ impl Connection {
                     while !self.line().await?.is_empty() {}
                     return Ok(());
                 }
-                self.skip_bytes(size.saturating_add(2)).await?;
+                self.read_bytes(size).await?;
+                self.line().await?;
             },
             Body::ToTheEnd => {
                 while self.more().await.is_ok() {}
+                self.body.append(&mut self.buffer);
                 Ok(())
             }
         }
     }
 
-    async fn skip_bytes(&mut self, length: usize) -> Result<(), Failure> {
+    async fn read_bytes(&mut self, length: usize) -> Result<(), Failure> {
         while self.buffer.len() < length {
             self.more().await?;
         }
-        self.buffer.drain(..length);
+        self.body.extend(self.buffer.drain(..length));
         Ok(())
     }
 
@@ -207,7 +233,9 @@ mod tests {
         let way = crate::target::way(&url);
         let mut connection = Connection::open(&way).await.unwrap();
         assert_eq!(connection.get(&way, None).await.unwrap().status, 200);
+        assert_eq!(connection.body(), b"hello");
         assert_eq!(connection.get(&way, None).await.unwrap().status, 503);
+        assert_eq!(connection.body(), b"bye");
         assert!(connection.get(&way, None).await.is_err());
         assert!(!connection.is_open().await);
     }

@@ -1,12 +1,18 @@
-//! A bounded load for a gateway on this machine: many upgrades, sockets, clients, all at once, or
-//! what happens to open sockets when something ends or nobody reads.
+//! A bounded load for a gateway on this machine: many upgrades, sockets, clients, all at once,
+//! what happens to open sockets when something ends or nobody reads, or what the cache keeps.
 
+mod admin;
 mod burst;
 mod clients;
 mod drain;
 mod ends;
+mod fill;
 mod flood;
+mod herd;
+mod hits;
 mod http1;
+mod objects;
+mod origin;
 mod process;
 mod report;
 mod signals;
@@ -51,6 +57,12 @@ enum Load {
     Widow(widow::Widow),
     /// Sends over WebSockets without reading, then reads: does edge hold back what is sent?
     Flood(flood::Flood),
+    /// Asks many times at once for what the cache does not have: is it fetched once?
+    Herd(herd::Herd),
+    /// Reads more objects than the cache has room for: does memory stay within the bound?
+    Objects(objects::Many),
+    /// Reads kept objects at random: does a hit among many cost what one among few does?
+    Hits(hits::Hits),
 }
 
 #[tokio::main(worker_threads = 2)]
@@ -64,6 +76,9 @@ async fn main() -> ExitCode {
         Load::Drain(load) => load.run().await,
         Load::Widow(load) => load.run().await,
         Load::Flood(load) => load.run().await,
+        Load::Herd(load) => load.run().await,
+        Load::Objects(load) => load.run().await,
+        Load::Hits(load) => load.run().await,
     };
     match report.write(storm.json) {
         Ok(()) if report.is_good() => ExitCode::SUCCESS,

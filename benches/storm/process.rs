@@ -5,6 +5,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use rustix::io::Errno;
+use rustix::param::clock_ticks_per_second;
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::time::{Instant, sleep};
 
@@ -41,6 +42,22 @@ impl Process {
             .lines()
             .find_map(|line| line.strip_prefix("VmRSS:"))?;
         line.trim().strip_suffix(" kB")?.parse().ok()
+    }
+
+    /// The CPU time it has taken since its start; `None` where that cannot be told.
+    pub(crate) fn cpu(self) -> Option<Duration> {
+        let stat = self.read("stat")?;
+        // The name may hold blanks and brackets; utime and stime are the 14th and 15th field.
+        let (_, fields) = stat.rsplit_once(") ")?;
+        let ticks = fields.split(' ').skip(11).take(2);
+        let ticks: Vec<u64> = ticks.map_while(|ticks| ticks.parse().ok()).collect();
+        let [user, system] = ticks[..] else {
+            return None;
+        };
+        let second = clock_ticks_per_second();
+        Some(Duration::from_secs_f64(
+            (user + system) as f64 / second as f64,
+        ))
     }
 
     /// Its memory as a row of the report.
@@ -92,6 +109,16 @@ mod tests {
     fn a_group_or_init_is_no_process() {
         for text in ["-1", "0", "1", "4294967297", "x"] {
             assert!(text.parse::<Process>().is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_process_that_works_takes_time() {
+        let process: Process = std::process::id().to_string().parse().unwrap();
+        let before = process.cpu().unwrap();
+        let start = std::time::Instant::now();
+        while process.cpu().unwrap() <= before {
+            assert!(start.elapsed() < Duration::from_secs(10));
         }
     }
 

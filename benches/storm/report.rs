@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use serde_json::{Map, Value};
 
+use crate::target::Failure;
+
 /// Counts by word.
 pub(crate) type Counts = BTreeMap<String, u64>;
 
@@ -69,6 +71,14 @@ impl Report {
         self.row(&format!("{name} (at most {most})"), value);
     }
 
+    /// The last row of a load that could not go on, or that could.
+    pub(crate) fn done(&mut self, done: Result<(), Failure>) {
+        if let Err(failure) = done {
+            self.failures("broken off", &Counts::from([(failure, 1)]));
+        }
+        self.row("verdict", if self.bad { "FAIL" } else { "PASS" });
+    }
+
     pub(crate) fn is_good(&self) -> bool {
         !self.bad
     }
@@ -127,6 +137,16 @@ mod tests {
         assert!(report.is_good());
         report.failures("lost", &Counts::from([("echo: timeout".to_owned(), 1)]));
         assert!(!report.is_good());
+    }
+
+    #[test]
+    fn the_verdict_is_that_of_the_exit() {
+        for (done, verdict) in [(Ok(()), "PASS"), (Err("connect".to_owned()), "FAIL")] {
+            let mut report = Report::default();
+            report.done(done);
+            assert_eq!(report.is_good(), verdict == "PASS");
+            assert_eq!(report.rows.last().unwrap().1, verdict);
+        }
     }
 
     #[test]

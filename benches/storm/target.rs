@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::str::FromStr;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use clap::Args;
 use http::Uri;
@@ -58,7 +58,8 @@ impl FromStr for Target {
     }
 }
 
-fn loopback(host: &str) -> Result<IpAddr, String> {
+/// An address of this machine, by its name.
+pub(crate) fn loopback(host: &str) -> Result<IpAddr, String> {
     let wrong = || "expected an address of this machine, as 127.0.0.1, [::1] or localhost";
     if host == "localhost" {
         return Ok(Ipv4Addr::LOCALHOST.into());
@@ -70,7 +71,24 @@ fn loopback(host: &str) -> Result<IpAddr, String> {
         .ok_or_else(|| wrong().to_owned())
 }
 
+impl From<Target> for Way {
+    fn from(target: Target) -> Self {
+        Self {
+            target,
+            from: None,
+            unread: None,
+        }
+    }
+}
+
 impl Way {
+    /// The same way, to another path.
+    pub(crate) fn to(&self, path: &str) -> Self {
+        let mut way = self.clone();
+        path.clone_into(&mut way.target.path);
+        way
+    }
+
     pub(crate) async fn connect(&self) -> Result<TcpStream, Failure> {
         let failed = |error: std::io::Error| format!("connect: {}", error.kind());
         let target = self.target.address;
@@ -93,6 +111,13 @@ impl Way {
     }
 }
 
+/// A path below this one that no run before has asked for.
+pub(crate) fn fresh(path: &str) -> String {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH);
+    let now = now.map_or(0, |now| now.as_millis());
+    format!("{}/{now}", path.trim_end_matches('/'))
+}
+
 /// The address that stands for the client of this number: one of 10.0.0.0/8.
 pub(crate) fn client(number: u32) -> Ipv4Addr {
     Ipv4Addr::from_bits(Ipv4Addr::new(10, 0, 0, 1).to_bits().wrapping_add(number))
@@ -104,11 +129,7 @@ pub(crate) const MOST_CLIENTS: i64 = (1 << 24) - 2;
 /// The way to this URL from wherever the system chooses.
 #[cfg(test)]
 pub(crate) fn way(url: &str) -> Way {
-    Way {
-        target: url.parse().unwrap(),
-        from: None,
-        unread: None,
-    }
+    url.parse::<Target>().unwrap().into()
 }
 
 #[cfg(test)]
