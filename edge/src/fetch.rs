@@ -278,15 +278,8 @@ impl Fetcher {
         fetch.flight.decide(Outcome::Answer(head));
         let mut kept = false;
         while let Some(chunk) = read(&mut arriving.session).await? {
-            let chunk = match filling.take() {
-                // Apart from the buffer that it was read into, which is larger.
-                Some(room) => {
-                    let chunk = Bytes::copy_from_slice(&chunk);
-                    filling = self.fill(fetch, room, &chunk);
-                    chunk
-                }
-                None => chunk,
-            };
+            // Pingora has copied it out of its buffer, which is larger.
+            filling = filling.and_then(|room| self.fill(fetch, room, &chunk));
             // Kept before its last byte goes out: whoever asks again finds it.
             if let Some(whole) = filling.take_if(|filling| length == Some(filling.bytes)) {
                 self.keep(fetch, &arriving.head, whole, born);

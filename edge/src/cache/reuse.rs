@@ -1,6 +1,6 @@
 //! May a kept answer be handed out to this client now (RFC 9111 4)?
 
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use super::lifetime::Lifetime;
 use super::request::Asked;
@@ -37,12 +37,10 @@ pub enum Despite {
 }
 
 impl Despite {
-    fn of(lifetime: &Lifetime, stale: Duration) -> Self {
-        if !lifetime.may_be_stale {
-            Self::Nothing
-        } else if stale < lifetime.stale_if_error {
+    fn of(lifetime: &Lifetime, now: SystemTime) -> Self {
+        if lifetime.stands_in(now) {
             Self::Error
-        } else if stale < lifetime.stale_if_unreachable {
+        } else if lifetime.may_be_stale && lifetime.stale_for(now) < lifetime.stale_if_unreachable {
             Self::Silence
         } else {
             Self::Nothing
@@ -66,7 +64,7 @@ pub fn reuse(asked: &Asked, lifetime: &Lifetime, now: SystemTime) -> Reuse {
         return Reuse::No;
     }
     let stale = lifetime.stale_for(now);
-    let despite = Despite::of(lifetime, stale);
+    let despite = Despite::of(lifetime, now);
     if refused(asked, lifetime, now) {
         let why = Why::Request;
         return Reuse::Validate { why, despite };
@@ -103,6 +101,8 @@ fn wants_stale(asked: &Asked) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::super::tests::{lifetime, now};
     use super::*;
 

@@ -99,20 +99,21 @@ impl Gateway {
     /// What can be neither answered from the store nor kept there takes the straight way; the
     /// reason, if it is so.
     fn straight(&self, request: &RequestHeader, inquiry: &Inquiry) -> Option<&'static str> {
-        if inquiry.asked.only_if_cached || inquiry.may_answer() {
-            return None;
-        }
-        if inquiry.asked.no_store {
-            return Some(cache::Reason::NoStore.as_str());
-        }
+        let no_store = inquiry.asked.no_store;
         // The whole would be fetched, for little of it to be used.
         let little = request.method != Method::GET
             || CONDITIONS
                 .iter()
                 .any(|name| request.headers.contains_key(name));
+        if !(no_store || little) || inquiry.asked.only_if_cached || inquiry.may_answer() {
+            return None;
+        }
+        if no_store {
+            return Some(cache::Reason::NoStore.as_str());
+        }
         let alone = || self.fetcher.flights.is_alone(&inquiry.key, Instant::now());
         let own = inquiry.asked.credentials && !inquiry.asked.apart;
-        (little && inquiry.has_nothing() && (own || alone())).then_some("not_kept_before")
+        (inquiry.has_nothing() && (own || alone())).then_some("not_kept_before")
     }
 
     /// Stale, not there, or not for this client: an upstream must be asked, now or meanwhile.

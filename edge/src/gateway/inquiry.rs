@@ -1,5 +1,6 @@
 //! What a request asks of the cache, and what is decided about it.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -52,32 +53,22 @@ pub(super) enum Verdict {
 
 impl Inquiry {
     fn reuse(&self, entry: &Entry) -> Reuse {
-        match self.found.stale_since {
-            None => cache::reuse(&self.asked, &entry.lifetime, self.now),
-            Some(since) => {
-                let mut lifetime = entry.lifetime.clone();
-                lifetime.expire(since);
-                cache::reuse(&self.asked, &lifetime, self.now)
-            }
-        }
+        cache::reuse(&self.asked, &self.lifetime(entry), self.now)
     }
 
-    /// Seconds that the entry is still fresh; negative if it is stale.
-    fn left(&self, entry: &Entry) -> i64 {
-        match self.found.stale_since {
-            None => entry.lifetime.left(self.now),
-            Some(since) => {
-                let mut lifetime = entry.lifetime.clone();
-                lifetime.expire(since);
-                lifetime.left(self.now)
-            }
+    /// How long the entry lives; not past a purge that has made it stale.
+    fn lifetime<'a>(&self, entry: &'a Entry) -> Cow<'a, Lifetime> {
+        let mut lifetime = Cow::Borrowed(&entry.lifetime);
+        if let Some(since) = self.found.stale_since {
+            lifetime.to_mut().expire(since);
         }
+        lifetime
     }
 
     pub(super) fn told_hit(&self, entry: &Entry, detail: Option<&'static str>) -> Told {
         Told {
             hit: true,
-            ttl: Some(self.left(entry)),
+            ttl: Some(self.lifetime(entry).left(self.now)),
             detail,
             ..Told::default()
         }
