@@ -8,31 +8,38 @@ mod cache;
 mod change;
 mod check;
 mod describe;
+mod dns;
 mod fault;
+mod forms;
+mod limits;
 mod reader;
 mod route;
+mod server;
+mod timeout;
+mod tls;
+mod upstream;
 mod websocket;
 
 pub use cache::Cache;
 pub use change::{Change, Counts};
+pub use dns::Dns;
 pub use fault::{Fault, Faults, Unread};
 pub use route::{Route, RouteLimit};
+pub use server::Server;
+pub use timeout::Timeout;
+pub use tls::{Certificate, Tls};
+pub use upstream::{Peer, Protocol, Resolve, Upstream, UpstreamTls};
 pub use websocket::WebSocket;
 
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::ops::Range;
 use std::path::Path;
-use std::time::Duration;
 
-use http::StatusCode;
-use ipnet::IpNet;
 use toml::Spanned;
-use toml::de::{DeTable, DeValue};
+use toml::de::DeTable;
 
-use crate::client::Trust;
-use crate::limit::{self, Quota};
-use crate::units::Rate;
-use reader::{Read, Report, Switch, Table, UrlPath};
+use crate::limit;
+use reader::{Report, Table};
 
 /// Where probes and metrics are if the file does not say.
 pub const ADMIN: SocketAddr = SocketAddr::V4(SocketAddrV4::new(Ipv4Addr::LOCALHOST, 9090));
@@ -56,25 +63,14 @@ pub struct Config {
     pub websocket: crate::websocket::Settings,
     /// `[cache]`
     pub cache: Cache,
+    /// `[tls]`; `None`: nobody connects so.
+    pub tls: Option<Tls>,
+    /// `[dns]`
+    pub dns: Dns,
     /// `[upstream.NAME]`, by name.
     pub upstreams: Vec<Upstream>,
     /// `[[route]]` in the order of the file.
     pub routes: Vec<Route>,
-}
-
-/// `[server]`: the traffic's side.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Server {
-    /// Where clients connect.
-    pub listen: SocketAddr,
-    /// Whom edge believes about the client.
-    pub trust: Trust,
-    /// How long open requests may take to finish once edge is told to end.
-    pub drain: Duration,
-    /// How long edge goes on taking new requests after it says "not ready".
-    pub drain_delay: Duration,
-    /// The most connections open at once.
-    pub connections: usize,
 }
 
 /// `[log]`
@@ -84,32 +80,6 @@ pub struct Log {
     pub level: String,
     /// One line for each request?
     pub access: bool,
-}
-
-/// `[timeout]`; `None` is "off".
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Timeout {
-    /// For a connection to a peer.
-    pub connect: Duration,
-    /// For the whole answer, from the request's arrival to the last byte.
-    pub response: Option<Duration>,
-    /// For a client to send a request's head.
-    pub head: Duration,
-    /// For a client to send a request's body.
-    pub body: Option<Duration>,
-    /// For a client's connection on which no request is open.
-    pub keepalive: Duration,
-}
-
-/// `[upstream.NAME]`: a named group that answers.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Upstream {
-    /// Its name.
-    pub name: String,
-    /// Its addresses, `host:port`.
-    pub peers: Vec<String>,
-    /// The path asked to learn whether a peer is well; `None`: nobody asks.
-    pub health: Option<String>,
 }
 
 impl Config {
@@ -122,9 +92,11 @@ impl Config {
         }
     }
 
-    /// Reads a configuration; `file` is its name in messages.
+    /// Reads a configuration; `file` is its name in messages, and the files that it names lie
+    /// beside it.
     pub fn read(file: &str, source: &str) -> Result<Self, Faults> {
-        let mut report = Report::new(source);
+        let folder = Path::new(file).parent().unwrap_or(Path::new(""));
+        let mut report = Report::new(source, folder);
         let (root, errors) = DeTable::parse_recoverable(source);
         for error in errors {
             report.fault(
@@ -152,9 +124,10 @@ impl Config {
 
     /// Every key that a file may hold, as (table, key): what the documents must name.
     pub fn keys() -> Vec<(&'static str, &'static str)> {
-        let source = "[upstream.a]\npeers = []\n[[route]]\ncache = {}\nlimit = { burst = {} }\ntimeout = {}\n\
-             websocket = {}";
-        let mut report = Report::new(source);
+        let source = "[tls]\ncertificates = [{}]\n\
+             [upstream.a]\npeers = [{}]\nhealth = {}\neject = {}\nbreaker = {}\nretry = {}\ntls = {}\n\
+             [[route]]\ncache = {}\nlimit = { burst = {} }\ntimeout = {}\nwebsocket = {}";
+        let mut report = Report::new(source, Path::new(""));
         let (root, _) = DeTable::parse_recoverable(source);
         read_all(&root, &mut report);
         report.asked().to_vec()
@@ -163,7 +136,7 @@ impl Config {
 
 fn read_all(root: &Spanned<DeTable<'_>>, report: &mut Report<'_>) -> Option<Config> {
     let mut file = Table::new("the file", 0..0, Some(root.get_ref()), report);
-    let server = read_server(
+    let server = server::read_server(
         Table::of("[server]", file.value("server", report), report),
         report,
     );
@@ -175,11 +148,16 @@ fn read_all(root: &Spanned<DeTable<'_>>, report: &mut Report<'_>) -> Option<Conf
         Table::of("[log]", file.value("log", report), report),
         report,
     );
-    let (limit, clients) = read_limit(
+    let (limit, clients) = limits::read_limit(
         Table::of("[limit]", file.value("limit", report), report),
         report,
     );
-    let timeout = read_timeout(
+    let tls = tls::read_tls(file.value("tls", report), report);
+    let (dns, dns_span) = dns::read_dns(
+        Table::of("[dns]", file.value("dns", report), report),
+        report,
+    );
+    let (timeout, timeout_table) = timeout::read_timeout(
         Table::of("[timeout]", file.value("timeout", report), report),
         report,
     );
@@ -191,7 +169,7 @@ fn read_all(root: &Spanned<DeTable<'_>>, report: &mut Report<'_>) -> Option<Conf
         Table::of("[cache]", file.value("cache", report), report),
         report,
     );
-    let upstreams = read_upstreams(file.value("upstream", report), report);
+    let upstreams = upstream::read_upstreams(file.value("upstream", report), report);
     let routes = file.value("route", report);
     let names: Vec<&str> = upstreams
         .iter()
@@ -200,6 +178,7 @@ fn read_all(root: &Spanned<DeTable<'_>>, report: &mut Report<'_>) -> Option<Conf
     let defaults = route::Defaults {
         limit: &limit,
         timeout: &timeout,
+        timeout_table,
         websocket: &websocket,
         object,
     };
@@ -208,9 +187,18 @@ fn read_all(root: &Spanned<DeTable<'_>>, report: &mut Report<'_>) -> Option<Conf
 
     check::upstreams_are_used(&upstreams, &routes, report);
     check::routes_are_reached(&routes, report);
+    check::websockets_are_spoken(&upstreams, &routes, report);
     let (server, listen) = server;
     let (admin, admin_span) = admin;
-    check::listeners_differ(server.listen, admin, listen.or(admin_span), report);
+    let tls_span = tls.as_ref().map(|(_, span)| span.clone());
+    let tls = tls.map(|(tls, _)| tls);
+    let listeners = [
+        ("[server]", Some(server.listen), listen),
+        ("[admin]", Some(admin), admin_span),
+        ("[tls]", tls.as_ref().map(|tls| tls.listen), tls_span),
+    ];
+    check::listeners_differ(&listeners, report);
+    check::names_are_looked_up(&upstreams, dns_span, report);
     Some(Config {
         server,
         admin,
@@ -220,6 +208,8 @@ fn read_all(root: &Spanned<DeTable<'_>>, report: &mut Report<'_>) -> Option<Conf
         timeout,
         websocket,
         cache,
+        tls,
+        dns,
         upstreams: upstreams
             .into_iter()
             .map(|(upstream, _)| upstream)
@@ -229,44 +219,6 @@ fn read_all(root: &Spanned<DeTable<'_>>, report: &mut Report<'_>) -> Option<Conf
             .map(|(route, _)| route)
             .collect::<Option<_>>()?,
     })
-}
-
-fn read_server(
-    mut table: Table<'_, '_>,
-    report: &mut Report<'_>,
-) -> (Server, Option<Range<usize>>) {
-    let listen = table.placed::<SocketAddr>("listen", report);
-    let span = listen.as_ref().map(|(_, span)| span.clone());
-    let prefix = table.placed::<u64>("ipv6_prefix", report);
-    let ipv6_prefix = match &prefix {
-        Some((bits, _)) if (1..=128).contains(bits) => u8::try_from(*bits).unwrap_or(64),
-        Some((bits, span)) => {
-            report.fault(
-                span,
-                format!("{bits} bits are no IPv6 prefix"),
-                "expected 1 to 128",
-            );
-            64
-        }
-        None => 64,
-    };
-    let server = Server {
-        listen: listen.map_or(SocketAddr::from(([127, 0, 0, 1], 8080)), |(listen, _)| {
-            listen
-        }),
-        trust: Trust {
-            proxies: table.or::<Vec<IpNet>>("trusted_proxies", Vec::new(), report),
-            ipv6_prefix,
-        },
-        drain: table.or("drain", Duration::from_secs(25), report),
-        drain_delay: table
-            .or("drain_delay", Switch::On(Duration::from_secs(1)), report)
-            .on()
-            .unwrap_or_default(),
-        connections: at_least_one(&mut table, "connections", 20_000, report),
-    };
-    table.finish(report);
-    (server, span)
 }
 
 fn read_admin(
@@ -298,223 +250,6 @@ fn read_log(mut table: Table<'_, '_>, report: &mut Report<'_>) -> Log {
     };
     table.finish(report);
     log
-}
-
-fn read_limit(mut table: Table<'_, '_>, report: &mut Report<'_>) -> (limit::Settings, usize) {
-    let clients = at_least_one(&mut table, "clients", limit::DEFAULT_CLIENTS, report);
-    let (settings, _, _) = read_limit_keys(table, &limit::Settings::default(), Own::File, report);
-    (settings, clients)
-}
-
-/// Whose limit is read: what it does not set it takes from the file.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Own {
-    File,
-    Route,
-}
-
-/// The keys that `[limit]` and a route's `limit` share. Also tells which of the two limits were
-/// set here.
-fn read_limit_keys(
-    mut table: Table<'_, '_>,
-    file: &limit::Settings,
-    own: Own,
-    report: &mut Report<'_>,
-) -> (limit::Settings, bool, bool) {
-    let per_client = table.get::<Switch<Rate>>("per_client", report);
-    let global = table.get::<Switch<Rate>>("global", report);
-    let (client_burst, global_burst) = read_burst(&mut table, report);
-    let mut status = Table::of(
-        if own == Own::File {
-            "[limit] status"
-        } else {
-            "a route's limit.status"
-        },
-        table.value("status", report),
-        report,
-    );
-    let chosen = limit::Status {
-        per_client: read_status(&mut status, "per_client", file.status.per_client, report),
-        global: read_status(&mut status, "global", file.status.global, report),
-    };
-    status.finish(report);
-    let quota = |rate: Rate, burst: Option<u64>| {
-        Quota::new(
-            rate.count,
-            rate.per,
-            burst.unwrap_or_else(|| a_second_of(rate)),
-        )
-    };
-    let settle = |rate: Option<Switch<Rate>>, burst, inherited: Option<Quota>| match rate {
-        Some(rate) => rate.on().map(|rate| quota(rate, burst)),
-        None => inherited.map(|quota| burst.map_or(quota, |burst| quota.with_burst(burst))),
-    };
-    for (rate, burst, key) in [
-        (&per_client, &client_burst, "per_client"),
-        (&global, &global_burst, "global"),
-    ] {
-        let inherited = if key == "per_client" {
-            file.per_client
-        } else {
-            file.global
-        };
-        let limited = match rate {
-            Some(rate) => *rate != Switch::Off,
-            None => inherited.is_some(),
-        };
-        if let (false, Some((_, span))) = (limited, burst) {
-            table.lacks(
-                key,
-                span,
-                format!("a burst without a `{key}` limit does nothing"),
-                format!("set `{key}`, or leave the burst out"),
-                report,
-            );
-        }
-    }
-    let client_burst = client_burst.map(|(burst, _)| burst);
-    let global_burst = global_burst.map(|(burst, _)| burst);
-    let own_client = per_client.is_some() || client_burst.is_some();
-    let own_global = global.is_some() || global_burst.is_some();
-    let settings = limit::Settings {
-        per_client: settle(per_client, client_burst, file.per_client),
-        global: settle(global, global_burst, file.global),
-        status: chosen,
-    };
-    table.finish(report);
-    (settings, own_client, own_global)
-}
-
-/// One second's worth, at least one.
-fn a_second_of(rate: Rate) -> u64 {
-    let per_second = u128::from(rate.count) * 1_000_000_000 / rate.per.as_nanos().max(1);
-    u64::try_from(per_second).unwrap_or(u64::MAX).max(1)
-}
-
-type Burst = Option<(u64, Range<usize>)>;
-
-/// `burst = 20` for each client, or `burst = { per_client = 20, global = 200 }`.
-fn read_burst(table: &mut Table<'_, '_>, report: &mut Report<'_>) -> (Burst, Burst) {
-    let Some(value) = table.value("burst", report) else {
-        return (None, None);
-    };
-    let (per_client, global) = if value.get_ref().is_table() {
-        let mut table = Table::of("burst", Some(value), report);
-        let both = (
-            table.placed("per_client", report),
-            table.placed("global", report),
-        );
-        table.finish(report);
-        both
-    } else {
-        (
-            u64::read(value, report).map(|burst| (burst, value.span())),
-            None,
-        )
-    };
-    for (burst, span) in per_client.iter().chain(&global) {
-        if *burst == 0 {
-            report.fault(
-                span,
-                "a burst of 0 lets nobody through",
-                "expected at least 1",
-            );
-        }
-    }
-    (per_client, global)
-}
-
-fn read_status(
-    table: &mut Table<'_, '_>,
-    key: &'static str,
-    default: StatusCode,
-    report: &mut Report<'_>,
-) -> StatusCode {
-    let Some((status, span)) = table.placed::<u64>(key, report) else {
-        return default;
-    };
-    let code = u16::try_from(status)
-        .ok()
-        .filter(|code| (400..600).contains(code));
-    match code.and_then(|code| StatusCode::from_u16(code).ok()) {
-        Some(code) => code,
-        None => {
-            report.fault(
-                &span,
-                format!("{status} is no status of a refusal"),
-                "expected 400 to 599, as 429 or 503",
-            );
-            default
-        }
-    }
-}
-
-fn read_timeout(mut table: Table<'_, '_>, report: &mut Report<'_>) -> Timeout {
-    let timeout = Timeout {
-        connect: table.or("connect", Duration::from_secs(1), report),
-        response: table
-            .or("response", Switch::On(Duration::from_secs(30)), report)
-            .on(),
-        head: read_head(&mut table, report),
-        body: table
-            .or("body", Switch::On(Duration::from_secs(60)), report)
-            .on(),
-        keepalive: table.or("keepalive", Duration::from_secs(75), report),
-    };
-    table.finish(report);
-    timeout
-}
-
-/// Pingora gives a connection's first head 60 s, and nothing more.
-fn read_head(table: &mut Table<'_, '_>, report: &mut Report<'_>) -> Duration {
-    let most = Duration::from_secs(60);
-    let head = table.placed::<Duration>("head", report);
-    if let Some((head, span)) = &head
-        && *head > most
-    {
-        report.fault(
-            span,
-            "longer than a head may take",
-            "expected at most \"60s\"",
-        );
-    }
-    head.map_or(Duration::from_secs(10), |(head, _)| head)
-}
-
-fn read_upstreams(
-    value: Option<&Spanned<DeValue<'_>>>,
-    report: &mut Report<'_>,
-) -> Vec<(Upstream, Range<usize>)> {
-    let mut upstreams = Vec::new();
-    let named = value.and_then(|value| value.get_ref().as_table());
-    if let (Some(value), None) = (value, named) {
-        report.fault(
-            &value.span(),
-            "expected a table for each upstream",
-            "write `[upstream.NAME]`",
-        );
-    }
-    for (name, value) in named.into_iter().flatten() {
-        let mut table = Table::of("[upstream.NAME]", Some(value), report);
-        let peers = table.require::<Vec<(String, Range<usize>)>>(
-            "peers",
-            "as `peers = [\"127.0.0.1:8081\"]`",
-            report,
-        );
-        let upstream = Upstream {
-            name: name.get_ref().to_string(),
-            peers: peers
-                .map(|(peers, span)| check::peers(peers, &span, report))
-                .unwrap_or_default(),
-            health: table
-                .get::<Switch<UrlPath>>("health", report)
-                .and_then(Switch::on)
-                .map(|UrlPath(path)| path),
-        };
-        table.finish(report);
-        upstreams.push((upstream, name.span()));
-    }
-    upstreams
 }
 
 fn at_least_one(

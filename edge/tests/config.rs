@@ -15,6 +15,7 @@ use std::net::TcpListener;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
+use std::sync::LazyLock;
 use std::time::{Duration, Instant};
 
 use edge::config::{Config, Faults};
@@ -54,8 +55,32 @@ fn full_example() -> String {
     blocks(after)[0].1.clone()
 }
 
+/// A folder with the files that the examples name.
+fn folder() -> &'static Path {
+    static FOLDER: LazyLock<PathBuf> = LazyLock::new(|| {
+        let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("config");
+        fs::create_dir_all(&folder).unwrap();
+        for name in ["tls", "shop", "edge"] {
+            let made = rcgen::generate_simple_self_signed([format!("{name}.example.org")]).unwrap();
+            fs::write(folder.join(format!("{name}.crt")), made.cert.pem()).unwrap();
+            let key = made.signing_key.serialize_pem();
+            fs::write(folder.join(format!("{name}.key")), key).unwrap();
+            for authority in ["clients.pem", "ca.pem"] {
+                fs::write(folder.join(authority), made.cert.pem()).unwrap();
+            }
+        }
+        folder
+    });
+    &FOLDER
+}
+
+/// Reads it as if it were a file in that folder.
+fn read(source: &str) -> Result<Config, Faults> {
+    Config::read(folder().join("edge.toml").to_str().unwrap(), source)
+}
+
 fn faults(source: &str) -> Faults {
-    match Config::read("edge.toml", source) {
+    match read(source) {
         Ok(_) => panic!("read without fault:\n{source}"),
         Err(faults) => faults,
     }
@@ -109,9 +134,8 @@ fn every_example_reads_without_fault() {
         };
         for (line, text) in blocks(&document) {
             found += 1;
-            let name = format!("{} (block at line {line})", path.display());
-            if let Err(faults) = Config::read(&name, &text) {
-                wrong.push(faults.to_string());
+            if let Err(faults) = read(&text) {
+                wrong.push(format!("{} at line {line}: {faults}", path.display()));
             }
         }
     }
@@ -202,6 +226,11 @@ fn used(source: &str) -> Vec<Used> {
                 // Its keys are statuses.
                 ("a route's cache", "negative", _) => {}
                 (_, key, DeValue::Table(table)) => walk(table, below(place, key), list),
+                ("[tls]", "certificates", DeValue::Array(members))
+                | ("[upstream.NAME]", "peers", DeValue::Array(members)) => {
+                    let tables = members.iter().filter_map(|one| one.get_ref().as_table());
+                    tables.for_each(|table| walk(table, below(place, key.get_ref()), list));
+                }
                 ("the file", "route", DeValue::Array(routes)) => {
                     for route in routes.iter() {
                         walk(route.get_ref().as_table().unwrap(), "[[route]]", list);
@@ -220,6 +249,15 @@ fn used(source: &str) -> Vec<Used> {
             ("the file", "timeout") => "[timeout]",
             ("the file", "websocket") => "[websocket]",
             ("the file", "cache") => "[cache]",
+            ("the file", "tls") => "[tls]",
+            ("the file", "dns") => "[dns]",
+            ("[tls]", "certificates") => "a certificate",
+            ("[upstream.NAME]", "peers") => "a peer",
+            ("[upstream.NAME]", "health") => "an upstream's health",
+            ("[upstream.NAME]", "eject") => "an upstream's eject",
+            ("[upstream.NAME]", "breaker") => "an upstream's breaker",
+            ("[upstream.NAME]", "retry") => "an upstream's retry",
+            ("[upstream.NAME]", "tls") => "an upstream's tls",
             ("[limit]", "status") => "[limit] status",
             (_, "burst") => "burst",
             ("[[route]]", "cache") => "a route's cache",
@@ -617,6 +655,84 @@ fn two_listeners_on_one_address_are_a_fault() {
 }
 
 #[test]
+fn what_is_wrong_with_certificates_is_told_with_its_place() {
+    let good = "certificates = [{ cert = \"tls.crt\", key = \"tls.key\" }]";
+    for (keys, expected) in [
+        (good, "1:1: missing key `listen`"),
+        (
+            "listen = \"127.0.0.1:1\"",
+            "1:1: missing key `certificates`",
+        ),
+        (
+            &format!("listen = \"127.0.0.1:8080\"\n{good}"),
+            "2:10: [server] and [tls] both listen on 127.0.0.1:8080",
+        ),
+        (
+            &format!("listen = \"127.0.0.1:1\"\n{good}\nclient = \"optional\""),
+            "4:10: without `client_ca` clients are not asked",
+        ),
+        (
+            &format!(
+                "listen = \"127.0.0.1:1\"\n{good}\nclient_ca = \"ca.pem\"\nclient = \"maybe\""
+            ),
+            "5:10: `maybe` does not fit here (expected one of \"required\", \"optional\")",
+        ),
+        (
+            &format!("listen = \"127.0.0.1:1\"\n{good}\nclient_ca = \"tls.key\""),
+            "4:13: `tls.key` does not fit here (expected certificates of authorities in PEM",
+        ),
+        (
+            "listen = \"127.0.0.1:1\"\ncertificates = []",
+            "3:16: 0 certificates (expected 1 to 1000)",
+        ),
+        (
+            "listen = \"127.0.0.1:1\"\ncertificates = { cert = \"tls.crt\" }",
+            "3:16: missing key `key`",
+        ),
+        (
+            "listen = \"127.0.0.1:1\"\ncertificates = { cert = \"tls.key\", key = \"tls.key\" }",
+            "3:25: `tls.key` does not fit here (expected a certificate in PEM",
+        ),
+        (
+            "listen = \"127.0.0.1:1\"\ncertificates = { cert = \"tls.crt\", key = \"tls.crt\" }",
+            "3:42: `tls.crt` does not fit here (expected a private key in PEM",
+        ),
+        (
+            "listen = \"127.0.0.1:1\"\ncertificates = { cert = \"none.crt\", key = \"tls.key\" }",
+            "3:25: `none.crt` cannot be read: no such file (a path begins at the folder",
+        ),
+    ] {
+        let told = only_fault(&file_with(&format!("[tls]\n{keys}")));
+        assert!(told.starts_with(expected), "{told}\nis not {expected}");
+    }
+    for (keys, right) in [
+        ("cert = \"edge.crt\"", "set `key` as well"),
+        ("key = \"edge.key\"", "set `cert` as well"),
+        (
+            "ca = \"ca.pem\", verify = false",
+            "leave out `ca` or `verify`",
+        ),
+    ] {
+        let source = route_with("").replace("[[route]]", &format!("tls = {{ {keys} }}\n[[route]]"));
+        let told = only_fault(&source);
+        assert!(told.starts_with("3:") && told.contains(right), "{told}");
+    }
+}
+
+#[test]
+fn a_named_file_lies_beside_the_configuration() {
+    let tls = "[tls]\nlisten = \"127.0.0.1:1\"\ncertificates = { cert = \"tls.crt\", key = \"tls.key\" }\n";
+    let config = read(&file_with(&format!("{tls}client_ca = \"ca.pem\""))).unwrap();
+    let own = config.tls.unwrap();
+    assert_eq!(own.certificates[0].cert, folder().join("tls.crt"));
+    assert_eq!(own.certificates[0].key, folder().join("tls.key"));
+    assert_eq!(own.client_ca, Some(folder().join("ca.pem")));
+    assert!(own.client_required);
+    let config = read(&file_with(tls)).unwrap();
+    assert!(!config.tls.unwrap().client_required);
+}
+
+#[test]
 fn a_burst_without_a_limit_is_a_fault() {
     assert_eq!(
         only_fault(&file_with("[limit]\nburst = 20")),
@@ -876,7 +992,7 @@ fn the_table_and_the_short_form_of_cache_are_the_same() {
 
 /// Reads and shows; a panic in either is what the laws below look for.
 fn read_and_show(source: &str) {
-    match Config::read("edge.toml", source) {
+    match read(source) {
         Ok(config) => drop(config.to_string()),
         Err(faults) => {
             let lines = source.lines().count().max(1);
@@ -993,7 +1109,7 @@ fn said(output: &Output) -> (Option<i32>, String, String) {
 
 /// A file that is there for one test.
 fn file(name: &str, source: &str) -> String {
-    let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
+    let path = folder().join(name);
     fs::write(&path, source).unwrap();
     path.to_str().unwrap().to_owned()
 }

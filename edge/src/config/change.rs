@@ -1,8 +1,9 @@
 //! What one configuration changes of another, and what only a start can change.
 
 use std::collections::HashMap;
+use std::net::SocketAddr;
 
-use super::{Config, Log, Route, Server, Upstream};
+use super::{Config, Log, Route, Server, Tls, Upstream};
 
 /// What a new configuration changes.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -41,6 +42,9 @@ impl Config {
                     drain: _,
                     drain_delay: _,
                     connections: _,
+                    http2: _,
+                    streams: _,
+                    proxy_protocol: _,
                 },
             admin,
             log: Log { level, access: _ },
@@ -49,11 +53,14 @@ impl Config {
             timeout: _,
             websocket: _,
             cache,
+            tls,
+            dns: _,
             upstreams: _,
             routes: _,
         } = self;
         let fixed = [
             ("[server] listen", *listen != new.server.listen),
+            ("[tls] listen", at(tls.as_ref()) != at(new.tls.as_ref())),
             ("[admin] listen", *admin != new.admin),
             ("[log] level", *level != new.log.level),
             ("[cache] memory", cache.memory != new.cache.memory),
@@ -64,6 +71,11 @@ impl Config {
             at_start: fixed.map(|(key, _)| key).collect(),
             routes: counts(&self.routes_by_name(), &new.routes_by_name()),
             upstreams: counts(&self.upstreams_by_name(), &new.upstreams_by_name()),
+        };
+        // Its listener comes and goes at a start; the rest comes with the file that still has it.
+        let listening = match (tls.clone(), new.tls) {
+            (Some(Tls { listen, .. }), Some(new)) => Some(Tls { listen, ..new }),
+            (own, _) => own,
         };
         let in_force = Self {
             server: Server {
@@ -76,6 +88,7 @@ impl Config {
                 ..new.log
             },
             cache: *cache,
+            tls: listening,
             ..new
         };
         (in_force, change)
@@ -101,6 +114,10 @@ impl Config {
             .map(|upstream| (upstream.name.as_str(), upstream))
             .collect()
     }
+}
+
+fn at(tls: Option<&Tls>) -> Option<SocketAddr> {
+    tls.map(|tls| tls.listen)
 }
 
 fn counts<T: PartialEq>(old: &HashMap<&str, T>, new: &HashMap<&str, T>) -> Counts {
@@ -214,5 +231,77 @@ mod tests {
         // As long as the file says so, it is named again.
         let (_, again) = in_force.changed_to(read(&(fixed.to_owned() + &routes)));
         assert_eq!(again.at_start, change.at_start);
+    }
+
+    fn tls(port: u16) -> Tls {
+        Tls {
+            listen: SocketAddr::from(([127, 0, 0, 1], port)),
+            certificates: Vec::new(),
+            client_ca: None,
+            client_required: false,
+        }
+    }
+
+    #[test]
+    fn a_tls_listener_comes_goes_and_moves_at_a_start_only() {
+        let with = |tls: Option<Tls>| Config {
+            tls,
+            ..read(&routes(&[("/a", "a"), ("/b", "b")]))
+        };
+        for (old, new) in [
+            (None, Some(tls(1))),
+            (Some(tls(1)), None),
+            (Some(tls(1)), Some(tls(2))),
+        ] {
+            let (in_force, change) = with(old.clone()).changed_to(with(new));
+            assert_eq!(change.at_start, ["[tls] listen"]);
+            assert_eq!(in_force.tls, old);
+        }
+    }
+
+    #[test]
+    fn what_else_is_new_comes_into_force_at_once() {
+        let old = Config {
+            tls: Some(tls(1)),
+            ..read(&routes(&[("/a", "a"), ("/b", "b")]))
+        };
+        let asking = Tls {
+            client_ca: Some("clients.pem".into()),
+            client_required: true,
+            ..tls(1)
+        };
+        let head = "[server]\nhttp2 = true\nstreams = 7\nproxy_protocol = \"10.0.0.0/8\"\n[dns]\nttl_max = \"9s\"\n";
+        let new = Config {
+            tls: Some(asking),
+            ..read(&(head.to_owned() + &routes(&[("/a", "a"), ("/b", "b")])))
+        };
+        let (in_force, change) = old.changed_to(new.clone());
+        assert_eq!(in_force, new);
+        assert!(change.at_start.is_empty());
+    }
+
+    #[test]
+    fn an_upstream_of_which_any_key_is_another_has_changed() {
+        let with = |key: &str| {
+            read(&format!(
+                "[upstream.c]\npeers = [\"c:1\", \"c:2\"]\n{key}\n{}",
+                routes(&[("/a", "a"), ("/b", "b"), ("/c", "c")])
+            ))
+        };
+        for key in [
+            "balance = \"random_two\"",
+            "balance = \"hash\"\nhash = \"client\"",
+            "slow_start = \"30s\"",
+            "health = \"/health\"",
+            "eject = \"off\"",
+            "breaker = { max_requests = 5 }",
+            "retry = \"off\"",
+            "protocol = \"http2\"",
+            "tls = true",
+        ] {
+            let (_, change) = with("").changed_to(with(key));
+            let Counts { changed, kept, .. } = change.upstreams;
+            assert_eq!((changed, kept), (1, 2), "{key}");
+        }
     }
 }

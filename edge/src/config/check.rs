@@ -5,54 +5,7 @@ use std::ops::Range;
 
 use super::reader::{FILE, Report};
 use super::route::Placed;
-use super::{Route, Upstream};
-
-/// More peers than this in one upstream are a fault.
-const MOST_PEERS: usize = 1_000;
-
-/// Peers are `host:port`, each once.
-pub(super) fn peers(
-    peers: Vec<(String, Range<usize>)>,
-    span: &Range<usize>,
-    report: &mut Report<'_>,
-) -> Vec<String> {
-    if peers.is_empty() || peers.len() > MOST_PEERS {
-        report.fault(
-            span,
-            format!("{} peers", peers.len()),
-            format!("expected 1 to {MOST_PEERS}"),
-        );
-    }
-    let mut seen: Vec<String> = Vec::new();
-    for (peer, span) in peers {
-        if !is_peer(&peer) {
-            report.fault(
-                &span,
-                format!("`{peer}` is no peer"),
-                "expected a host with a port, as \"127.0.0.1:8081\" or \"echo:8080\"",
-            );
-        } else if seen.contains(&peer) {
-            report.fault(
-                &span,
-                format!("the peer `{peer}` stands here twice"),
-                "leave one out",
-            );
-        }
-        seen.push(peer);
-    }
-    seen
-}
-
-fn is_peer(text: &str) -> bool {
-    let Some((host, port)) = text.rsplit_once(':') else {
-        return false;
-    };
-    let good_port =
-        port.parse::<u16>().is_ok_and(|port| port > 0) && port.bytes().all(|b| b.is_ascii_digit());
-    let good = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_');
-    let name = !host.is_empty() && host.bytes().all(good);
-    good_port && (name || text.parse::<SocketAddr>().is_ok())
-}
+use super::{Protocol, Route, Upstream};
 
 /// An upstream that no route names is a route forgotten or a name misspelt.
 pub(super) fn upstreams_are_used(
@@ -98,20 +51,71 @@ pub(super) fn routes_are_reached(routes: &[Placed], report: &mut Report<'_>) {
     }
 }
 
-/// Traffic and administration cannot share one address.
-pub(super) fn listeners_differ(
-    server: SocketAddr,
-    admin: SocketAddr,
-    span: Option<Range<usize>>,
+/// A WebSocket begins as HTTP/1.1 (RFC 6455 4.1): peers that speak HTTP/2 alone take none.
+pub(super) fn websockets_are_spoken(
+    upstreams: &[(Upstream, Range<usize>)],
+    routes: &[Placed],
     report: &mut Report<'_>,
 ) {
-    let everywhere = server.ip().is_unspecified() || admin.ip().is_unspecified();
-    let same = server.port() == admin.port() && (server.ip() == admin.ip() || everywhere);
-    if same && server.port() != 0 {
+    for (route, span) in routes {
+        let Some(route) = route.as_ref().filter(|route| route.websocket.is_some()) else {
+            continue;
+        };
+        let upstream = upstreams.get(route.upstream).map(|(upstream, _)| upstream);
+        if let Some(upstream) = upstream.filter(|own| own.protocol == Protocol::Http2) {
+            let name = &upstream.name;
+            report.fault(
+                span,
+                format!("the upstream `{name}` speaks HTTP/2 alone, which has no WebSockets"),
+                "leave out `websocket`, or name an upstream with `protocol = \"http1\"`",
+            );
+        }
+    }
+}
+
+/// What a listener is called, where it is, and where the file says so.
+pub(super) type Listener = (&'static str, Option<SocketAddr>, Option<Range<usize>>);
+
+/// No two listeners can share one address.
+pub(super) fn listeners_differ(listeners: &[Listener], report: &mut Report<'_>) {
+    let mut earlier: Vec<&Listener> = Vec::new();
+    for listener in listeners {
+        let (name, Some(address), span) = listener else {
+            continue;
+        };
+        for (other, at, other_span) in &earlier {
+            let Some(at) = at else { continue };
+            let everywhere = at.ip().is_unspecified() || address.ip().is_unspecified();
+            let same = at.port() == address.port() && (at.ip() == address.ip() || everywhere);
+            if same && at.port() != 0 {
+                report.fault(
+                    &other_span.clone().or(span.clone()).unwrap_or(0..0),
+                    format!("{other} and {name} both listen on {at}"),
+                    "give one of them another port",
+                );
+            }
+        }
+        earlier.push(listener);
+    }
+}
+
+/// Where all peers are addresses, `[dns]` does nothing.
+pub(super) fn names_are_looked_up(
+    upstreams: &[(Upstream, Range<usize>)],
+    dns: Option<Range<usize>>,
+    report: &mut Report<'_>,
+) {
+    // One without peers is at fault: they might have been names.
+    let unread = upstreams
+        .iter()
+        .any(|(upstream, _)| upstream.peers.is_empty());
+    let mut peers = upstreams.iter().flat_map(|(upstream, _)| &upstream.peers);
+    let named = peers.any(|peer| peer.name.parse::<SocketAddr>().is_err());
+    if let (Some(span), false, false, false) = (dns, unread, named, upstreams.is_empty()) {
         report.fault(
-            &span.unwrap_or(0..0),
-            format!("[server] and [admin] both listen on {server}"),
-            "give one of them another port",
+            &span,
+            "every peer is an address: nothing is looked up",
+            "leave `[dns]` out, or name a peer, as \"users:8080\"",
         );
     }
 }

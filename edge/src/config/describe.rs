@@ -1,11 +1,13 @@
 //! What a configuration amounts to, in words: what `edge check` prints.
 
+mod upstream;
+
 use std::fmt;
 use std::time::Duration;
 
 use http::StatusCode;
 
-use super::{Config, Route, WebSocket};
+use super::{Config, Route, Upstream, WebSocket};
 use crate::cache::{KeyPart, Policy, PrivateBy};
 use crate::limit::Quota;
 use crate::route::Rewrite;
@@ -30,18 +32,26 @@ impl fmt::Display for Config {
             "listens on {}, probes and metrics on {}",
             self.server.listen, self.admin
         )?;
+        if let Some(tls) = &self.tls {
+            tls.describe(f)?;
+        }
+        let speaks = if self.server.http2 {
+            format!("HTTP/1.1 and HTTP/2, {} streams", self.server.streams)
+        } else {
+            "HTTP/1.1".to_owned()
+        };
+        writeln!(f, "speaks {speaks}")?;
         writeln!(f, "trusts {trusted} to name the client")?;
+        if !self.server.proxy_protocol.is_empty() {
+            let networks = words(&self.server.proxy_protocol);
+            writeln!(f, "awaits a PROXY header from {networks}")?;
+        }
+        if !self.upstreams.iter().all(Upstream::is_addresses) {
+            self.dns.describe(f)?;
+        }
         for upstream in &self.upstreams {
-            let health = upstream
-                .health
-                .as_ref()
-                .map_or_else(String::new, |path| format!(", health {path}"));
-            writeln!(
-                f,
-                "upstream {}: {}{health}",
-                upstream.name,
-                upstream.peers.join(", ")
-            )?;
+            writeln!(f)?;
+            upstream.describe(f)?;
         }
         for route in &self.routes {
             writeln!(f)?;
@@ -94,11 +104,11 @@ impl Config {
             quota(limit.settings.global.as_ref(), whose(limit.own_global))
         )?;
         let timeout = &route.timeout;
-        let (connect, response) = (time(Some(timeout.connect)), time(timeout.response));
+        let (connect, attempt) = (time(Some(timeout.connect)), time(timeout.attempt));
+        let (response, body) = (time(timeout.response), time(timeout.body));
         writeln!(
             f,
-            "  timeout    connect {connect}, response {response}, body {}",
-            time(timeout.body)
+            "  timeout    connect {connect}, try {attempt}, response {response}, body {body}"
         )?;
         match &route.cache {
             Some(policy) => self.describe_cache(policy, f)?,

@@ -3,6 +3,7 @@
 
 use std::net::SocketAddr;
 use std::ops::Range;
+use std::path::Path;
 use std::time::Duration;
 
 use ipnet::IpNet;
@@ -15,6 +16,8 @@ use crate::units;
 /// Gathers the faults of one file.
 pub(super) struct Report<'s> {
     source: &'s str,
+    /// Where the file lies: its own paths begin there.
+    pub(super) folder: &'s Path,
     faults: Vec<(Range<usize>, String, String)>,
     /// Every key asked for, with its table.
     asked: Vec<(&'static str, &'static str)>,
@@ -32,8 +35,7 @@ struct Unknown {
 
 /// What comes of a key being absent.
 struct Lacking {
-    table: usize,
-    key: &'static str,
+    keys: Vec<(usize, &'static str)>,
     span: Range<usize>,
     message: String,
     help: String,
@@ -43,9 +45,10 @@ struct Lacking {
 pub(super) const FILE: usize = 1;
 
 impl<'s> Report<'s> {
-    pub(super) fn new(source: &'s str) -> Self {
+    pub(super) fn new(source: &'s str, folder: &'s Path) -> Self {
         Self {
             source,
+            folder,
             faults: Vec::new(),
             asked: Vec::new(),
             unknown: Vec::new(),
@@ -68,14 +71,24 @@ impl<'s> Report<'s> {
     /// two: this one is told only if none was misspelt there.
     pub(super) fn lacks(
         &mut self,
-        (table, key): (usize, &'static str),
+        key: (usize, &'static str),
+        span: &Range<usize>,
+        message: impl Into<String>,
+        help: impl Into<String>,
+    ) {
+        self.lacks_any(vec![key], span, message, help);
+    }
+
+    /// As [`Report::lacks`], where each of several keys would have made it good.
+    pub(super) fn lacks_any(
+        &mut self,
+        keys: Vec<(usize, &'static str)>,
         span: &Range<usize>,
         message: impl Into<String>,
         help: impl Into<String>,
     ) {
         self.lacking.push(Lacking {
-            table,
-            key,
+            keys,
             span: span.clone(),
             message: message.into(),
             help: help.into(),
@@ -119,7 +132,7 @@ impl<'s> Report<'s> {
             self.fault(&span, format!("unknown key `{key}` in {place}"), help);
         }
         for lacking in std::mem::take(&mut self.lacking) {
-            if !explained.contains(&(lacking.table, lacking.key)) {
+            if !lacking.keys.iter().any(|key| explained.contains(key)) {
                 self.fault(&lacking.span, lacking.message, lacking.help);
             }
         }
@@ -192,6 +205,11 @@ impl<'t, 'i> Table<'t, 'i> {
     /// Its number, for [`Report::lacks`].
     pub(super) fn number(&self) -> usize {
         self.number
+    }
+
+    /// Does it hold a key at all?
+    pub(super) fn is_empty(&self) -> bool {
+        self.table.is_none_or(DeTable::is_empty)
     }
 
     /// Where the table stands.
@@ -451,7 +469,10 @@ impl Read for UrlPath {
     }
 }
 
-fn text<'v>(value: &'v Spanned<DeValue<'_>>, report: &mut Report<'_>) -> Option<&'v str> {
+pub(super) fn text<'v>(
+    value: &'v Spanned<DeValue<'_>>,
+    report: &mut Report<'_>,
+) -> Option<&'v str> {
     let own = value.get_ref().as_str();
     if own.is_none() {
         report.fault(

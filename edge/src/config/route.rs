@@ -9,9 +9,10 @@ use toml::de::DeValue;
 
 use super::cache::{Bound, check_methods, read_policy};
 use super::fault::nearest;
+use super::limits::{Own, read_limit_keys};
 use super::reader::{FILE, Read, Report, Switch, Table, parsed};
+use super::timeout::{self, Timeout};
 use super::websocket::{WebSocket, read_route_websocket};
-use super::{Own, Timeout, read_limit_keys};
 use crate::cache::Policy;
 use crate::route::{Host, Match, Pattern, Rewrite};
 use crate::{limit, websocket};
@@ -52,6 +53,8 @@ pub struct RouteLimit {
 pub(super) struct Defaults<'a> {
     pub(super) limit: &'a limit::Settings,
     pub(super) timeout: &'a Timeout,
+    /// The number of the table that says so.
+    pub(super) timeout_table: usize,
     pub(super) websocket: &'a websocket::Settings,
     pub(super) object: Bound,
 }
@@ -115,7 +118,7 @@ fn read_route(
         .value("cache", report)
         .map(|value| (read_policy(value, defaults.object, report), value.span()));
     let limit = read_route_limit(&mut table, defaults.limit, report);
-    let timeout = read_route_timeout(&mut table, defaults.timeout, report);
+    let timeout = read_route_timeout(&mut table, defaults, report);
     let websocket = read_route_websocket(&mut table, defaults.websocket, report);
     if let (Some(_), Some((Some(_), span))) = (&websocket, &cache) {
         report.fault(
@@ -239,9 +242,10 @@ fn read_route_limit(
 /// `[timeout]`.
 fn read_route_timeout(
     table: &mut Table<'_, '_>,
-    file: &Timeout,
+    defaults: &Defaults<'_>,
     report: &mut Report<'_>,
 ) -> Timeout {
+    let file = defaults.timeout;
     let Some(value) = table.value("timeout", report) else {
         return *file;
     };
@@ -254,12 +258,11 @@ fn read_route_timeout(
     }
     let mut own = Table::of("a route's timeout", Some(value), report);
     let switch = |inherited: Option<Duration>| inherited.map_or(Switch::Off, Switch::On);
-    let timeout = Timeout {
-        connect: own.or("connect", file.connect, report),
-        response: own.or("response", switch(file.response), report).on(),
+    let mut timeout = Timeout {
         body: own.or("body", switch(file.body), report).on(),
         ..*file
     };
+    timeout::read_way(&mut own, &mut timeout, defaults.timeout_table, report);
     own.finish(report);
     timeout
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use toml::Spanned;
 use toml::de::DeValue;
 
-use super::a_second_of;
+use super::limits::a_second_of;
 use super::reader::{Read, Report, Size, Switch, Table, parsed};
 use crate::limit::Quota;
 use crate::units::Rate;

@@ -1,0 +1,162 @@
+//! `[limit]` and a route's `limit`.
+
+use std::ops::Range;
+
+use http::StatusCode;
+
+use super::at_least_one;
+use super::reader::{Read, Report, Switch, Table};
+use crate::limit::{self, Quota};
+use crate::units::Rate;
+
+pub(super) fn read_limit(
+    mut table: Table<'_, '_>,
+    report: &mut Report<'_>,
+) -> (limit::Settings, usize) {
+    let clients = at_least_one(&mut table, "clients", limit::DEFAULT_CLIENTS, report);
+    let (settings, _, _) = read_limit_keys(table, &limit::Settings::default(), Own::File, report);
+    (settings, clients)
+}
+
+/// Whose limit is read: what it does not set it takes from the file.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Own {
+    File,
+    Route,
+}
+
+/// The keys that `[limit]` and a route's `limit` share. Also tells which of the two limits were
+/// set here.
+pub(super) fn read_limit_keys(
+    mut table: Table<'_, '_>,
+    file: &limit::Settings,
+    own: Own,
+    report: &mut Report<'_>,
+) -> (limit::Settings, bool, bool) {
+    let per_client = table.get::<Switch<Rate>>("per_client", report);
+    let global = table.get::<Switch<Rate>>("global", report);
+    let (client_burst, global_burst) = read_burst(&mut table, report);
+    let mut status = Table::of(
+        if own == Own::File {
+            "[limit] status"
+        } else {
+            "a route's limit.status"
+        },
+        table.value("status", report),
+        report,
+    );
+    let chosen = limit::Status {
+        per_client: read_status(&mut status, "per_client", file.status.per_client, report),
+        global: read_status(&mut status, "global", file.status.global, report),
+    };
+    status.finish(report);
+    let quota = |rate: Rate, burst: Option<u64>| {
+        Quota::new(
+            rate.count,
+            rate.per,
+            burst.unwrap_or_else(|| a_second_of(rate)),
+        )
+    };
+    let settle = |rate: Option<Switch<Rate>>, burst, inherited: Option<Quota>| match rate {
+        Some(rate) => rate.on().map(|rate| quota(rate, burst)),
+        None => inherited.map(|quota| burst.map_or(quota, |burst| quota.with_burst(burst))),
+    };
+    for (rate, burst, key) in [
+        (&per_client, &client_burst, "per_client"),
+        (&global, &global_burst, "global"),
+    ] {
+        let inherited = if key == "per_client" {
+            file.per_client
+        } else {
+            file.global
+        };
+        let limited = match rate {
+            Some(rate) => *rate != Switch::Off,
+            None => inherited.is_some(),
+        };
+        if let (false, Some((_, span))) = (limited, burst) {
+            table.lacks(
+                key,
+                span,
+                format!("a burst without a `{key}` limit does nothing"),
+                format!("set `{key}`, or leave the burst out"),
+                report,
+            );
+        }
+    }
+    let client_burst = client_burst.map(|(burst, _)| burst);
+    let global_burst = global_burst.map(|(burst, _)| burst);
+    let own_client = per_client.is_some() || client_burst.is_some();
+    let own_global = global.is_some() || global_burst.is_some();
+    let settings = limit::Settings {
+        per_client: settle(per_client, client_burst, file.per_client),
+        global: settle(global, global_burst, file.global),
+        status: chosen,
+    };
+    table.finish(report);
+    (settings, own_client, own_global)
+}
+
+/// One second's worth, at least one.
+pub(super) fn a_second_of(rate: Rate) -> u64 {
+    let per_second = u128::from(rate.count) * 1_000_000_000 / rate.per.as_nanos().max(1);
+    u64::try_from(per_second).unwrap_or(u64::MAX).max(1)
+}
+
+type Burst = Option<(u64, Range<usize>)>;
+
+/// `burst = 20` for each client, or `burst = { per_client = 20, global = 200 }`.
+fn read_burst(table: &mut Table<'_, '_>, report: &mut Report<'_>) -> (Burst, Burst) {
+    let Some(value) = table.value("burst", report) else {
+        return (None, None);
+    };
+    let (per_client, global) = if value.get_ref().is_table() {
+        let mut table = Table::of("burst", Some(value), report);
+        let both = (
+            table.placed("per_client", report),
+            table.placed("global", report),
+        );
+        table.finish(report);
+        both
+    } else {
+        (
+            u64::read(value, report).map(|burst| (burst, value.span())),
+            None,
+        )
+    };
+    for (burst, span) in per_client.iter().chain(&global) {
+        if *burst == 0 {
+            report.fault(
+                span,
+                "a burst of 0 lets nobody through",
+                "expected at least 1",
+            );
+        }
+    }
+    (per_client, global)
+}
+
+fn read_status(
+    table: &mut Table<'_, '_>,
+    key: &'static str,
+    default: StatusCode,
+    report: &mut Report<'_>,
+) -> StatusCode {
+    let Some((status, span)) = table.placed::<u64>(key, report) else {
+        return default;
+    };
+    let code = u16::try_from(status)
+        .ok()
+        .filter(|code| (400..600).contains(code));
+    match code.and_then(|code| StatusCode::from_u16(code).ok()) {
+        Some(code) => code,
+        None => {
+            report.fault(
+                &span,
+                format!("{status} is no status of a refusal"),
+                "expected 400 to 599, as 429 or 503",
+            );
+            default
+        }
+    }
+}
