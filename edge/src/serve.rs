@@ -17,7 +17,7 @@ use pingora::server::{Fds, ListenFds};
 use pingora::services::Service as _;
 use pingora::services::listening::Service;
 use tokio::sync::watch;
-use tokio::task::JoinHandle;
+use tokio::task::{JoinHandle, spawn_blocking};
 use tracing_appender::non_blocking::NonBlocking;
 
 use crate::admin::Admin;
@@ -28,13 +28,16 @@ use crate::flight::Flights;
 use crate::gateway::Gateway;
 use crate::life::Life;
 use crate::metrics::Metrics;
+use crate::plan::InForce;
 use crate::reload::Reload;
 use crate::sockets::Sockets;
 use crate::store::Store;
+use crate::tls::{LOOK_EVERY, Terminator};
 
 /// A gateway that listens.
 pub struct Edge {
     address: SocketAddr,
+    tls_address: Option<SocketAddr>,
     admin: SocketAddr,
     life: Arc<Life>,
     open: Arc<Open>,
@@ -44,7 +47,9 @@ pub struct Edge {
     /// Closes the admin listener, last of all.
     stop_admin: watch::Sender<bool>,
     sockets: Arc<Sockets>,
-    tasks: [JoinHandle<()>; 2],
+    /// What ends clients' TLS, if that is listened for.
+    tls: Option<Arc<Terminator>>,
+    tasks: Vec<JoinHandle<()>>,
 }
 
 /// Connections that may wait to be accepted; the system may set a lower bound.
@@ -60,8 +65,17 @@ impl Edge {
         let traffic = bind("[server] listen", config.server.listen)?;
         let probes = bind("[admin] listen", config.admin)?;
         let (address, admin) = (traffic.local_addr()?, probes.local_addr()?);
+        let secure = config.tls.as_ref();
+        let secure = secure.map(|tls| bind("[tls] listen", tls.listen));
+        let secure = secure.transpose()?;
+        let tls_address = secure.as_ref().map(TcpListener::local_addr).transpose()?;
 
         let metrics = Arc::new(Metrics::new().map_err(io::Error::other)?);
+        let tls = config.tls.as_ref().map(|tls| {
+            let read = Terminator::new(tls, config.server.http2, metrics.clone());
+            read.map(Arc::new)
+        });
+        let tls = tls.transpose()?;
         let life = Arc::new(Life::new());
         let open = Open::new(metrics.connections.clone());
         let store: &'static Store = Box::leak(Box::new(Store::new(
@@ -93,11 +107,13 @@ impl Edge {
         };
         let proxy = http_proxy(&Arc::new(server_conf()), gateway);
         let door = Door::new(proxy, open.clone(), plan.clone(), metrics.clone());
-        let mut service = Service::new("traffic".to_owned(), door);
-        // Pingora's parser has a buffer of its own; one below it would be held by every connection.
-        let buffers = L4BufferSettings::default().read(0);
-        service.add_listener(ListenerConfig::tcp(address.to_string()).l4_buffer(buffers));
-        let serving = run(service, traffic, address, stop.subscribe());
+        let mut tasks = Vec::new();
+        if let (Some(listener), Some(tls)) = (secure, &tls) {
+            let door = door.secure(tls.clone());
+            tasks.push(listen("tls", listener, door, stop.subscribe())?);
+            tasks.push(tokio::spawn(follow_for_ever(tls.clone(), plan.clone())));
+        }
+        tasks.push(listen("traffic", traffic, door, stop.subscribe())?);
 
         let probe = Admin {
             life: life.clone(),
@@ -108,12 +124,14 @@ impl Edge {
         };
         let mut service = Service::new("admin".to_owned(), HttpServer::new_app(probe));
         service.add_tcp(&admin.to_string());
-        let probing = run(service, probes, admin, stop_admin.subscribe());
+        tasks.push(run(service, probes, admin, stop_admin.subscribe()));
 
         life.start();
-        tracing::info!(%address, %admin, version = env!("CARGO_PKG_VERSION"), "started");
+        let tls_address_text = tls_address.map(|address| address.to_string());
+        tracing::info!(%address, tls = tls_address_text, %admin, version = env!("CARGO_PKG_VERSION"), "started");
         Ok(Self {
             address,
+            tls_address,
             admin,
             life,
             open,
@@ -121,13 +139,19 @@ impl Edge {
             stop,
             stop_admin,
             sockets,
-            tasks: [serving, probing],
+            tls,
+            tasks,
         })
     }
 
     /// Where clients connect.
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Where clients connect that come through TLS, if they may.
+    pub fn tls_address(&self) -> Option<SocketAddr> {
+        self.tls_address
     }
 
     /// Where probes and metrics are.
@@ -139,12 +163,21 @@ impl Edge {
     /// changes; all its faults are logged.
     pub async fn reload_file(&self, file: &Path) {
         self.reload.read(file).await;
+        self.follow_tls().await;
     }
 
     /// Puts this configuration in force for all that comes from now on; what is open ends by the
     /// rules that it began with. What only a start can change stays as it is, and is logged.
     pub async fn reload(&self, config: Config) {
         self.reload.put(config).await;
+        self.follow_tls().await;
+    }
+
+    /// Takes the certificates over that are in force now.
+    async fn follow_tls(&self) {
+        if let Some(tls) = &self.tls {
+            follow(tls, self.reload.plan()).await;
+        }
     }
 
     /// Ends in order: not ready at once, new requests for the delay still, then none, and what is
@@ -200,6 +233,41 @@ fn bind(what: &str, address: SocketAddr) -> io::Result<TcpListener> {
         Ok(listener)
     });
     bound.map_err(|error| io::Error::new(error.kind(), format!("{what} {address}: {error}")))
+}
+
+/// Looks at the certificates' files again and again.
+async fn follow_for_ever(tls: Arc<Terminator>, plan: Arc<InForce>) {
+    loop {
+        tokio::time::sleep(LOOK_EVERY).await;
+        follow(&tls, &plan).await;
+    }
+}
+
+/// Looks at the certificates' files, off the workers: whoever is served does not wait for a disk.
+async fn follow(tls: &Arc<Terminator>, plan: &Arc<InForce>) {
+    let (tls, plan) = (tls.clone(), plan.load_full());
+    let following = spawn_blocking(move || {
+        if let Some(settings) = &plan.config.tls {
+            tls.follow(settings, plan.config.server.http2);
+        }
+    });
+    // A panic has been told, and nothing has changed.
+    let _ = following.await;
+}
+
+/// Serves clients.
+fn listen(
+    name: &str,
+    listener: TcpListener,
+    door: Door,
+    stop: watch::Receiver<bool>,
+) -> io::Result<JoinHandle<()>> {
+    let address = listener.local_addr()?;
+    let mut service = Service::new(name.to_owned(), door);
+    // Pingora's parser has a buffer of its own; one below it would be held by every connection.
+    let buffers = L4BufferSettings::default().read(0);
+    service.add_listener(ListenerConfig::tcp(address.to_string()).l4_buffer(buffers));
+    Ok(run(service, listener, address, stop))
 }
 
 fn run<A>(
