@@ -1,7 +1,7 @@
 //! One JSON line for each request.
 
 use std::io::Write;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, SystemTime};
 
 use serde::{Serialize, Serializer};
@@ -40,8 +40,8 @@ pub struct Line<'a> {
     #[serde(skip_serializing_if = "str::is_empty")]
     pub upstream: &'a str,
     /// The peer asked last.
-    #[serde(skip_serializing_if = "str::is_empty")]
-    pub peer: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub peer: Option<SocketAddr>,
     /// How many peers were tried.
     #[serde(skip_serializing_if = "is_zero")]
     pub tries: usize,
@@ -150,7 +150,7 @@ mod tests {
             bytes_in: 0,
             bytes_out: 5,
             upstream: "",
-            peer: "",
+            peer: None,
             tries: 0,
             total_ms: Duration::from_micros(1_234),
             upstream_ms: None,

@@ -3,6 +3,7 @@
 
 mod cache;
 mod order;
+mod upstreams;
 
 use std::sync::Arc;
 
@@ -35,11 +36,12 @@ pub(crate) struct Admin {
 /// The only path that changes something.
 const PURGE: &str = "/cache/purge";
 /// All that can be asked.
-const PATHS: [&str; 7] = [
+const PATHS: [&str; 8] = [
     "/livez",
     "/readyz",
     "/startupz",
     "/metrics",
+    "/upstreams",
     "/cache",
     "/cache/top",
     PURGE,
@@ -62,6 +64,7 @@ impl Admin {
                 "text/plain; version=0.0.4; charset=utf-8",
                 self.figures(),
             ),
+            "/upstreams" => upstreams::upstreams(&self.plan.load()),
             "/cache" => cache::status(self.store, &self.metrics),
             "/cache/top" => cache::top(self.store, query).await,
             PURGE => cache::purge(self.store, &self.metrics, query),
@@ -82,8 +85,11 @@ impl Admin {
             .set(i64::try_from(self.store.bytes()).unwrap_or(i64::MAX));
         self.metrics.cache_entries.set(gauge(self.store.entries()));
         catch_up(&self.metrics.cache_evictions, self.store.evictions());
-        let clients = self.plan.load().shares.clients();
-        self.metrics.limit_clients.set(gauge(clients));
+        let plan = self.plan.load();
+        self.metrics.limit_clients.set(gauge(plan.shares.clients()));
+        for upstream in &plan.upstreams {
+            upstream.measure();
+        }
         if let Some(lost) = &self.lost {
             catch_up(&self.metrics.log_lines_lost, lost.dropped_lines() as u64);
         }

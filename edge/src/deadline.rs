@@ -1,22 +1,17 @@
 //! The total deadline, which Pingora does not have.
 //!
-//! Every connection is served inside [`Deadline::keep`]. When a request's time is over, the
-//! connection to the peer is shut down from outside: whatever Pingora was waiting for ends at
-//! that moment with an error, which the gateway turns into the answer. Where the head was
-//! already sent, the client's connection is cut as well, so that no truncated body can look
-//! complete.
+//! Every connection, and over HTTP/2 every stream, is served inside [`Deadline::keep`]. When a
+//! request's time is over, whoever waits on [`Deadline::passes`] hears of it at that moment, gives
+//! the peer up and answers. Where the head was already sent, the client's side is cut, so that no
+//! truncated body can look complete.
 
 use std::future::{Future, poll_fn};
-use std::os::fd::{BorrowedFd, RawFd};
 use std::pin::pin;
-use std::sync::{Arc, Weak};
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
-use parking_lot::Mutex;
-use pingora::protocols::{Digest, SocketDigest};
-
 use crate::alarm::Alarm;
+use parking_lot::Mutex;
 
 /// A client has so long to read an answer of edge's own.
 const OWN_ANSWER: Duration = Duration::from_secs(10);
@@ -31,8 +26,6 @@ struct State {
     body_by: Option<Instant>,
     /// By when the answer must be complete.
     answer_by: Option<Instant>,
-    /// The connection to the peer, while this request has one.
-    peer: Option<Peer>,
     /// The head of the answer is on its way.
     head_sent: bool,
     expired: Option<Expired>,
@@ -100,23 +93,19 @@ impl Deadline {
         self.0.lock().body_by = None;
     }
 
-    /// The request is now served through this connection to a peer.
-    pub(crate) fn watch_peer(&self, fd: RawFd, digest: Option<&Digest>) {
-        let socket = digest.and_then(|digest| digest.socket_digest.as_ref());
-        self.0.lock().peer = socket.map(|socket| Peer {
-            fd,
-            socket: Arc::downgrade(socket),
-        });
+    /// Ready once a clock has run out. Only for a future that is served inside [`Self::keep`],
+    /// which is polled again at that moment.
+    pub(crate) async fn passes(&self) {
+        poll_fn(|_| match self.expired() {
+            Some(_) => Poll::Ready(()),
+            None => Poll::Pending,
+        })
+        .await;
     }
 
     /// The head of the answer is on its way to the client.
     pub(crate) fn head_sent(&self) {
         self.0.lock().head_sent = true;
-    }
-
-    /// The peer has answered: its connection may serve another request from now on.
-    pub(crate) fn peer_done(&self) {
-        self.0.lock().peer = None;
     }
 
     /// The exchange is over: no clock runs until the next one.
@@ -129,7 +118,7 @@ impl Deadline {
         state.body_by.into_iter().chain(state.answer_by).min()
     }
 
-    /// Ends the peer's side; tells whether the client's must be cut.
+    /// A clock has run out; tells whether the client must be cut.
     fn expire(&self) -> bool {
         let mut state = self.0.lock();
         let body_is_late = state.body_by.is_some_and(|by| by <= Instant::now());
@@ -140,38 +129,7 @@ impl Deadline {
         };
         state.expired.get_or_insert(which);
         (state.body_by, state.answer_by) = (None, None);
-        if let Some(peer) = state.peer.take() {
-            peer.shut_down();
-        }
         state.head_sent
-    }
-}
-
-/// Pingora's connection to a peer, which edge can only name.
-#[derive(Debug)]
-struct Peer {
-    fd: RawFd,
-    /// Lives as long as the connection.
-    socket: Weak<SocketDigest>,
-}
-
-impl Peer {
-    #[expect(
-        unsafe_code,
-        reason = "Pingora names the peer's connection only by its raw descriptor"
-    )]
-    fn shut_down(&self) {
-        // SAFETY: the digest is owned by the connection's stream and session and dropped with
-        // them, so as long as it lives the descriptor is open and is this connection's. This
-        // runs on the task that serves the request, so nothing is dropped meanwhile. A
-        // connection that goes back to the pool is not shut down for this request: between
-        // Pingora's release of it and `stop` in the gateway's last step nothing waits.
-        let Some(_alive) = self.socket.upgrade().filter(|_| self.fd >= 0) else {
-            return;
-        };
-        let connection = unsafe { BorrowedFd::borrow_raw(self.fd) };
-        // A peer that has gone already needs no shutting down.
-        let _ = rustix::net::shutdown(connection, rustix::net::Shutdown::Both);
     }
 }
 
@@ -179,23 +137,6 @@ impl Peer {
 mod tests {
     use super::*;
     use std::cell::Cell;
-    use std::io::Read;
-    use std::net::{TcpListener, TcpStream};
-    use std::os::fd::AsRawFd;
-
-    fn connection() -> (TcpListener, TcpStream) {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let stream = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-        (listener, stream)
-    }
-
-    fn digest(stream: &TcpStream) -> Digest {
-        let socket_digest = Some(Arc::new(SocketDigest::from_raw_fd(stream.as_raw_fd())));
-        Digest {
-            socket_digest,
-            ..Digest::default()
-        }
-    }
 
     fn seconds(number: u64) -> Duration {
         Duration::from_secs(number)
@@ -217,20 +158,20 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn when_time_is_over_the_peers_connection_ends() {
-        let (_listener, mut peer) = connection();
-        let (deadline, digest) = (Deadline::default(), digest(&peer));
-        let cut = cut_after(&deadline, 60, || {
-            deadline.start(now(), Some(seconds(3)), None);
-            deadline.watch_peer(peer.as_raw_fd(), Some(&digest));
-        });
-        assert!(!cut.await, "no head was sent: the client gets an answer");
+    async fn when_time_is_over_whoever_waits_hears_of_it_at_once() {
+        let (deadline, cut) = (Deadline::default(), Cell::new(false));
+        let began = now();
+        let serving = async {
+            deadline.start(began, Some(seconds(3)), None);
+            tokio::select! {
+                () = deadline.passes() => now() - began,
+                () = std::future::pending() => seconds(0),
+            }
+        };
+        let waited = deadline.keep(|| cut.set(true), serving).await;
+        assert!(waited >= seconds(3) && waited < seconds(4), "{waited:?}");
+        assert!(!cut.get(), "no head was sent: the client gets an answer");
         assert_eq!(deadline.expired(), Some(Expired::Answer));
-        assert_eq!(
-            peer.read(&mut [0; 8]).unwrap(),
-            0,
-            "the connection was shut down"
-        );
     }
 
     #[tokio::test(start_paused = true)]
@@ -241,21 +182,6 @@ mod tests {
             deadline.head_sent();
         });
         assert!(cut.await);
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_peer_that_is_done_is_left_alone() {
-        let (_listener, peer) = connection();
-        let (deadline, digest) = (Deadline::default(), digest(&peer));
-        cut_after(&deadline, 60, || {
-            deadline.start(now(), Some(seconds(3)), None);
-            deadline.watch_peer(peer.as_raw_fd(), Some(&digest));
-            deadline.peer_done();
-        })
-        .await;
-        peer.set_nonblocking(true).unwrap();
-        let still_open = (&peer).read(&mut [0; 8]).unwrap_err();
-        assert_eq!(still_open.kind(), std::io::ErrorKind::WouldBlock);
     }
 
     #[tokio::test(start_paused = true)]

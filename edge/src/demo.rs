@@ -51,7 +51,7 @@ impl Demo {
         config.server.listen = addresses.listen;
         config.admin = addresses.admin;
         for upstream in &mut config.upstreams {
-            upstream.peers = vec![echo.to_string()];
+            upstream.peers = crate::config::Upstream::of("", &[&echo.to_string()]).peers;
         }
         let (stop_echo, stopped) = oneshot::channel();
         let echo_ends = tokio::spawn(server.run(async {

@@ -1,6 +1,6 @@
 //! What is known of one request and its answer so far (an "exchange", RFC 9110).
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant, SystemTime};
 
 use crate::client::Client;
@@ -42,8 +42,8 @@ pub struct Exchange {
 /// The upstream's part in an exchange.
 #[derive(Debug, Clone, Default)]
 pub struct Upstream {
-    /// The peers tried, by their place in the upstream, the last one last.
-    pub tried: Vec<usize>,
+    /// The peers tried, the last one last.
+    pub tried: Vec<SocketAddr>,
     /// When the first peer was chosen.
     pub began: Option<Instant>,
     /// How long the upstream took, once it is done.

@@ -2,24 +2,25 @@
 //! it: whoever goes away leaves the others what they came for.
 
 use std::sync::Arc;
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, HeaderValue, StatusCode, header};
+use pingora::ErrorSource;
 use pingora::connectors::http::Connector;
 use pingora::http::{RequestHeader, ResponseHeader};
-use pingora::protocols::http::client::HttpSession;
-use pingora::upstreams::peer::HttpPeer;
+use tokio::time::timeout;
 
 use crate::cache::{self, Asked, Lifetime, Policy, Reason, Selection};
+use crate::conversation::{Conversation, Event};
 use crate::exchange::Upstream;
 use crate::flight::{Flight, Flights, Head, Outcome};
-use crate::forward;
 use crate::metrics::Metrics;
 use crate::plan::{Plan, Rule};
 use crate::refusal::Refusal;
+use crate::retry::{Failed, Sent};
 use crate::store::{Entry, Kept, Name, Room, Store};
-use crate::upstream::{self, http_peer};
+use crate::upstream::{self, Attempt, Verdict};
 
 /// What every fetch needs.
 pub(crate) struct Fetcher {
@@ -39,6 +40,8 @@ pub(crate) struct Fetch {
     pub(crate) name: Arc<Name>,
     /// The request as the peer gets it.
     pub(crate) request: Box<RequestHeader>,
+    /// The key by which it belongs to a peer.
+    pub(crate) belongs: Option<Vec<u8>>,
     /// The fields of the request as the client sent them: what tells variants apart.
     pub(crate) fields: HeaderMap,
     pub(crate) asked: Asked,
@@ -53,8 +56,8 @@ const MOST_STALE_CONNECTIONS: usize = 3;
 
 /// An answer whose body is still to come.
 struct Arriving {
-    session: HttpSession,
-    peer: HttpPeer,
+    attempt: Attempt,
+    conversation: Conversation,
     head: ResponseHeader,
     asked_at: SystemTime,
 }
@@ -88,17 +91,15 @@ impl Fetcher {
         };
         let fetching = self.fetch(&fetch, rule, born);
         let end = match rule.timeout.response {
-            Some(within) => tokio::time::timeout(within, fetching).await,
+            Some(within) => timeout(within, fetching).await,
             None => Ok(fetching.await),
         };
-        let end = end.unwrap_or(Err(Refusal::ResponseTimeout));
-        let result = match &end {
-            Ok(result) => *result,
-            Err(refusal) => {
-                self.metrics.count_failure(&rule.upstream.name, refusal);
-                "failed"
-            }
-        };
+        let end = end.unwrap_or_else(|_| {
+            let late = Refusal::ResponseTimeout;
+            self.metrics.count_failure(&rule.upstream.name, &late);
+            Err(late)
+        });
+        let result = end.as_ref().copied().unwrap_or("failed");
         self.metrics.fetched(&rule.name, result);
         let end = end.map(drop);
         ending.with(end);
@@ -132,8 +133,7 @@ impl Fetcher {
         self.take(fetch, rule, arriving, born).await
     }
 
-    /// Asks the peers, one after the other, until one can be reached; interim answers are passed
-    /// on.
+    /// Asks the peers, one after the other, until one answers; interim answers are passed on.
     async fn ask(
         &self,
         fetch: &Fetch,
@@ -141,45 +141,91 @@ impl Fetcher {
         request: &RequestHeader,
         spent: &mut Upstream,
     ) -> Result<Arriving, Refusal> {
-        let mut last = Refusal::NoPeer;
+        let upstream = &rule.upstream;
         let mut stale = 0;
-        while let Some((place, address)) = rule.upstream.choose(&spent.tried) {
-            spent.tried.push(place);
+        loop {
+            let mut attempt = upstream
+                .begin(&spent.tried, fetch.belongs.as_deref())
+                .await?;
+            spent.tried.push(attempt.peer.address);
             fetch.flight.spend(spent);
-            let peer = http_peer(address, rule.timeout.connect);
-            let (mut session, reused) = match self.connector.get_http_session(&peer).await {
-                Ok(connected) => connected,
-                Err(error) => {
-                    last = upstream::refusal(&error);
-                    let name = &rule.upstream.name;
-                    if rule.upstream.has_untried(&spent.tried) {
-                        self.metrics.count_failure(name, &last);
+            let asked_at = SystemTime::now();
+            let talking = self.talk(fetch, rule, request, &attempt);
+            let within = rule.timeout.attempt.unwrap_or(Duration::MAX);
+            let late = Failure::of(Failed::Timeout, Refusal::TryTimeout);
+            let heard = timeout(within, talking).await.unwrap_or(Err(late));
+            let failure = match heard {
+                Ok((conversation, head)) => {
+                    let status = head.status.as_u16();
+                    attempt.judge(Verdict::of(head.status));
+                    let failed = Failed::Status(status);
+                    if !is_unwanted(upstream, status) || !may_repeat(upstream, failed, spent) {
+                        return Ok(Arriving {
+                            attempt,
+                            conversation,
+                            head: *head,
+                            asked_at,
+                        });
                     }
                     continue;
                 }
+                Err(failure) => failure,
             };
-            let asked_at = SystemTime::now();
-            match converse(&mut session, request, &fetch.flight).await {
-                Ok(head) => {
-                    return Ok(Arriving {
-                        session,
-                        peer,
-                        head,
-                        asked_at,
-                    });
-                }
-                Err(mut error) => {
-                    error.retry.decide_reuse(reused);
-                    if !error.retry() || stale == MOST_STALE_CONNECTIONS {
-                        return Err(upstream::refusal(&error));
-                    }
-                    // That says nothing against the peer.
-                    stale += 1;
-                    spent.tried.pop();
-                }
+            if failure.stale && stale < MOST_STALE_CONNECTIONS {
+                // That says nothing against the peer.
+                stale += 1;
+                spent.tried.pop();
+                continue;
+            }
+            if failure.refusal != Refusal::BadRequest {
+                attempt.judge(Verdict::without_answer(&failure.refusal));
+            }
+            self.metrics.count_failure(&upstream.name, &failure.refusal);
+            if !may_repeat(upstream, failure.failed, spent) {
+                return Err(failure.refusal);
             }
         }
-        Err(last)
+    }
+
+    /// Asks one peer, up to the head of its answer.
+    async fn talk(
+        &self,
+        fetch: &Fetch,
+        rule: &Rule,
+        request: &RequestHeader,
+        attempt: &Attempt,
+    ) -> Result<(Conversation, Box<ResponseHeader>), Failure> {
+        let connecting = self.connector.get_http_session(&attempt.peer.http);
+        let connected = timeout(rule.timeout.connect, connecting).await;
+        let refused = |refusal| Failure::of(Failed::Connect, refusal);
+        let (session, reused) = connected
+            .map_err(|_| refused(Refusal::ConnectTimeout))?
+            .map_err(|error| refused(upstream::refusal(&error)))?;
+        let request = Box::new(request.clone());
+        let secure = attempt.peer.http.is_tls();
+        let heard = async {
+            let mut conversation = Conversation::begin(session, request, secure, true).await?;
+            loop {
+                match conversation.hear().await? {
+                    Event::Head(head) => return Ok((conversation, head)),
+                    Event::Interim(head) if head.status != StatusCode::CONTINUE => {
+                        fetch.flight.interim(*head);
+                    }
+                    _ => {}
+                }
+            }
+        };
+        heard.await.map_err(|mut error: Box<pingora::Error>| {
+            if *error.esource() == ErrorSource::Downstream {
+                // What cannot be said to a peer is not its fault.
+                return Failure::of(Failed::Other, Refusal::BadRequest);
+            }
+            error.retry.decide_reuse(reused);
+            Failure {
+                stale: error.retry(),
+                ..Failure::of(Failed::Closed, upstream::refusal(&error))
+            }
+        })
     }
 
     /// What is kept still holds: its head is freshened by the 304 (RFC 9111 4.3.4).
@@ -277,7 +323,7 @@ impl Fetcher {
         }
         fetch.flight.decide(Outcome::Answer(head));
         let mut kept = false;
-        while let Some(chunk) = read(&mut arriving.session).await? {
+        while let Some(chunk) = read(&mut arriving).await? {
             // Pingora has copied it out of its buffer, which is larger.
             filling = filling.and_then(|room| self.fill(fetch, room, &chunk));
             // Kept before its last byte goes out: whoever asks again finds it.
@@ -360,51 +406,60 @@ impl Fetcher {
         fetch.flight.hold(filling.room);
     }
 
-    async fn connector_takes_back(&self, arriving: Arriving) {
-        let Arriving {
-            mut session, peer, ..
-        } = arriving;
-        // An answer without a body has been read to its end, too.
-        let _ = session.response_done();
-        let idle = peer.options.idle_timeout;
-        self.connector
-            .release_http_session(session, &peer, idle)
-            .await;
+    /// The connection may serve others. An answer without a body has been read to its end, too.
+    async fn connector_takes_back(&self, mut arriving: Arriving) {
+        if let Ok(Event::End) = arriving.conversation.hear().await {
+            let http = &arriving.attempt.peer.http;
+            arriving.conversation.end(&self.connector, http).await;
+        }
     }
 }
 
-/// The next part of the body; `None` at its end.
-async fn read(session: &mut HttpSession) -> Result<Option<Bytes>, Refusal> {
-    let chunk = session.read_response_body().await;
-    chunk.map_err(|error| upstream::refusal(&error))
+/// Why a try failed.
+struct Failure {
+    failed: Failed,
+    refusal: Refusal,
+    /// The connection came from the pool and had been closed meanwhile.
+    stale: bool,
 }
 
-/// Sends the request and reads the head of the final answer.
-async fn converse(
-    session: &mut HttpSession,
-    request: &RequestHeader,
-    flight: &Flight,
-) -> pingora::Result<ResponseHeader> {
-    session
-        .write_request_header(Box::new(request.clone()))
-        .await?;
-    session.finish_request_body().await?;
+impl Failure {
+    fn of(failed: Failed, refusal: Refusal) -> Self {
+        Self {
+            failed,
+            refusal,
+            stale: false,
+        }
+    }
+}
+
+fn is_unwanted(upstream: &upstream::Upstream, status: u16) -> bool {
+    let retry = upstream.config.retry.as_ref();
+    retry.is_some_and(|retry| retry.on.statuses.contains(&status))
+}
+
+/// A fetch is a GET without a body.
+fn may_repeat(upstream: &upstream::Upstream, failed: Failed, spent: &Upstream) -> bool {
+    let sent = Sent {
+        idempotent: true,
+        anything: failed != Failed::Connect,
+        body_kept: true,
+        answered: false,
+    };
+    upstream.may_repeat(failed, &sent, &spent.tried)
+}
+
+/// The next part of the body; `None` at its end. What follows it is not kept.
+async fn read(arriving: &mut Arriving) -> Result<Option<Bytes>, Refusal> {
     loop {
-        session.read_response_header().await?;
-        let invalid = || pingora::Error::explain(pingora::ErrorType::InvalidHTTPHeader, "no head");
-        let mut head = session.response_header().ok_or_else(invalid)?.clone();
-        if head.status == StatusCode::SWITCHING_PROTOCOLS {
-            // Nobody asked for it.
-            return Err(invalid().into_up());
-        }
-        for name in forward::hop_by_hop(&head.headers) {
-            head.remove_header(&name);
-        }
-        if !head.status.is_informational() {
-            return Ok(head);
-        }
-        if head.status != StatusCode::CONTINUE {
-            flight.interim(head);
+        match arriving.conversation.hear().await {
+            Ok(Event::Body(part)) => return Ok(Some(part)),
+            Ok(Event::End) => return Ok(None),
+            Ok(_) => {}
+            Err(error) => {
+                arriving.attempt.judge(Verdict::Bad);
+                return Err(upstream::refusal(&error));
+            }
         }
     }
 }

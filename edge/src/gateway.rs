@@ -2,26 +2,25 @@
 //! order in which Pingora calls them.
 
 mod caching;
+mod conversing;
 mod failing;
 mod inquiry;
+mod proxying;
 mod record;
 mod request;
 mod serving;
+mod trying;
 mod upgrade;
+mod upload;
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::ops::{Deref, DerefMut};
-use std::os::fd::RawFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
-use bytes::Bytes;
-use http::{StatusCode, header};
 use pingora::connectors::TransportConnector;
-use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::modules::http::HttpModules;
-use pingora::protocols::Digest;
 use pingora::proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
 use pingora::upstreams::peer::HttpPeer;
 use pingora::{Error, ErrorType, Result};
@@ -39,9 +38,8 @@ use crate::plan::{InForce, Plan, Rule};
 use crate::refusal::Refusal;
 use crate::route::Path;
 use crate::sockets::Sockets;
-use crate::upstream::{self, http_peer};
 use crate::websocket::Place;
-use crate::{cache, forward, limit, respond, websocket};
+use crate::{forward, grpc, limit, respond, websocket};
 use request::{host_and_port, host_of, one_content_length, path_of};
 
 /// All that the steps need: the plan, what stays whatever the plan says, and the record.
@@ -106,6 +104,9 @@ impl Held {
     /// Every answer of edge's own: it has a clock of its own, too.
     async fn refuse(&mut self, session: &mut Session, refusal: Refusal) -> Result<()> {
         self.deadline().answer_now();
+        if session.is_http2() {
+            session.set_write_timeout(self.deadline().left());
+        }
         self.connection.keep_date(None);
         respond::refuse(session, refusal, &mut self.exchange).await
     }
@@ -123,6 +124,9 @@ impl Gateway {
     fn receive(&self, session: &mut Session, context: &mut Context) {
         context.connection = Connection::of(session.stream()).unwrap_or_default();
         context.connection.exchange_begins();
+        if context.connection.secure {
+            context.exchange.scheme = "https";
+        }
         let context = &mut **context;
         let exchange = &mut context.exchange;
         if let Some(peer) = session.client_addr().and_then(|address| address.as_inet()) {
@@ -147,13 +151,25 @@ impl Gateway {
         let exchange = &context.exchange;
         if let Some(rule) = context.rule() {
             let body = rule.timeout.body.filter(|_| !exchange.body_arrived);
-            context
-                .deadline()
-                .start(exchange.began, rule.timeout.response, body);
-            session.set_write_timeout(rule.timeout.response);
+            let headers = &session.req_header().headers;
+            // A client that has given up waits for nothing; but it cannot wait longer than may be.
+            let call = grpc::timeout(headers).filter(|_| grpc::is_grpc(headers));
+            let response = rule.timeout.response.into_iter().chain(call).min();
+            context.deadline().start(exchange.began, response, body);
+            session.set_write_timeout(response);
             // edge's own clocks run from here on.
             session.set_read_timeout(None);
         }
+    }
+
+    /// From the cache, or from a peer.
+    async fn answer(&self, session: &mut Session, context: &mut Context) -> Result<()> {
+        let caches = context.rule().is_some_and(|rule| rule.cache.is_some());
+        // Boxed: a request that only passes does not carry what the cache needs.
+        if caches && Box::pin(self.answer_cached(session, context)).await? {
+            return Ok(());
+        }
+        self.proxy(session, context).await
     }
 
     /// The door. An `Err` is the answer that edge gives itself.
@@ -212,24 +228,18 @@ impl ProxyHttp for Gateway {
     /// Pingora's modules (compression) are not used; each would cost a call for each request.
     fn init_downstream_modules(&self, _: &mut HttpModules) {}
 
-    /// 1. A head has arrived: the door, then the cache. What is refused or kept is answered here.
+    /// 1. A head has arrived: the door, then the cache, then a peer.
     async fn request_filter(&self, session: &mut Session, context: &mut Context) -> Result<bool> {
         self.receive(session, context);
-        match self.admit(session, context) {
+        let answered = match self.admit(session, context) {
             Ok(Passage::Forward) => {
                 Self::start_clocks(session, context);
-                if context.rule().is_none_or(|rule| rule.cache.is_none()) {
-                    return Ok(false);
-                }
-                // Boxed, like an upgrade: a request that only passes does not carry it.
-                Box::pin(self.answer_cached(session, context)).await
+                self.answer(session, context).await
             }
             Ok(Passage::Upgrade(place)) => {
                 Self::start_clocks(session, context);
                 // Boxed: every request's future would be as large as an upgrade's.
-                Box::pin(self.upgrade(session, context, place))
-                    .await
-                    .map(|()| true)
+                Box::pin(self.upgrade(session, context, place)).await
             }
             Err(refusal) => {
                 let request = session.req_header();
@@ -237,188 +247,18 @@ impl ProxyHttp for Gateway {
                     let route = context.plan.figures(&context.exchange);
                     self.metrics.websocket_refused(route, &refusal);
                 }
-                context.refuse(session, refusal).await.map(|()| true)
+                context.refuse(session, refusal).await
             }
-        }
-    }
-
-    /// 2. Which peer? Called again for each further try.
-    async fn upstream_peer(&self, _: &mut Session, context: &mut Context) -> Result<Box<HttpPeer>> {
-        let left = context.deadline().left();
-        let over =
-            left.is_some_and(|left| left.is_zero()) || context.deadline().expired().is_some();
-        let found = match context.rule() {
-            _ if over => Err(Refusal::ResponseTimeout),
-            Some(rule) => {
-                let connect = context.connect_within(&rule.timeout);
-                let peer = rule.upstream.choose(&context.exchange.upstream.tried);
-                peer.map(|peer| (peer, connect)).ok_or(Refusal::NoPeer)
-            }
-            None => Err(Refusal::Internal),
         };
-        let exchange = &mut context.exchange;
-        match found {
-            Ok(((place, address), connect)) => {
-                exchange.upstream.began.get_or_insert_with(Instant::now);
-                exchange.upstream.tried.push(place);
-                Ok(Box::new(http_peer(address, connect)))
-            }
-            Err(refusal) => {
-                exchange.refusal = Some(refusal);
-                Error::e_explain(ErrorType::InternalError, "no peer to ask")
-            }
-        }
+        answered.map(|()| true)
     }
 
-    /// No connection: nothing was sent, so any request may go to the next peer.
-    fn fail_to_connect(
-        &self,
-        _: &mut Session,
-        _: &HttpPeer,
-        context: &mut Context,
-        mut error: Box<Error>,
-    ) -> Box<Error> {
-        if let Some(rule) = context.rule() {
-            self.metrics
-                .count_failure(&rule.upstream.name, &upstream::refusal(&error));
-            let tried = &context.exchange.upstream.tried;
-            let another = rule.upstream.has_untried(tried);
-            error.set_retry(another && context.deadline().expired().is_none());
-        }
-        error
+    /// Never asked: every request has its answer by now.
+    async fn upstream_peer(&self, _: &mut Session, _: &mut Context) -> Result<Box<HttpPeer>> {
+        Error::e_explain(ErrorType::InternalError, "an answer was forgotten")
     }
 
-    async fn connected_to_upstream(
-        &self,
-        _: &mut Session,
-        _: bool,
-        _: &HttpPeer,
-        fd: RawFd,
-        digest: Option<&Digest>,
-        context: &mut Context,
-    ) -> Result<()> {
-        context.deadline().watch_peer(fd, digest);
-        Ok(())
-    }
-
-    /// 3. The head as the peer sees it; Pingora has removed the hop-by-hop fields.
-    async fn upstream_request_filter(
-        &self,
-        _: &mut Session,
-        request: &mut RequestHeader,
-        context: &mut Context,
-    ) -> Result<()> {
-        request::forward(request, context)
-    }
-
-    /// 4. The request's body, chunk by chunk.
-    async fn request_body_filter(
-        &self,
-        _: &mut Session,
-        body: &mut Option<Bytes>,
-        end: bool,
-        context: &mut Context,
-    ) -> Result<()> {
-        if end {
-            context.exchange.body_arrived = true;
-            context.deadline().body_arrived();
-        }
-        // Pingora's #935: an empty last chunk would be written as a second end of the body, and
-        // the peer's answer to what follows would reach another client. Must be the last step.
-        if end && body.as_ref().is_some_and(Bytes::is_empty) {
-            *body = None;
-        }
-        Ok(())
-    }
-
-    /// 5. The peer's head. What it says has changed is kept no longer.
-    async fn upstream_response_filter(
-        &self,
-        session: &mut Session,
-        answer: &mut ResponseHeader,
-        context: &mut Context,
-    ) -> Result<()> {
-        if answer.status == StatusCode::SWITCHING_PROTOCOLS {
-            // Nobody asked for it: upgrades take another way.
-            return Err(Error::explain(
-                ErrorType::InvalidHTTPHeader,
-                "an upgrade that nobody asked for",
-            )
-            .into_up());
-        }
-        if answer.status.is_informational() {
-            return Ok(());
-        }
-        for name in forward::hop_by_hop(&answer.headers) {
-            answer.remove_header(&name);
-        }
-        self.invalidate(session, context, answer);
-        Ok(())
-    }
-
-    /// 6. The peer's body, chunk by chunk.
-    fn upstream_response_body_filter(
-        &self,
-        _: &mut Session,
-        _: &mut Option<Bytes>,
-        end: bool,
-        context: &mut Context,
-    ) -> Result<Option<Duration>> {
-        if context.deadline().expired().is_some() {
-            // An end that the deadline made is not the end of the body.
-            return Err(
-                Error::explain(ErrorType::ReadTimedout, "the deadline has passed").into_up(),
-            );
-        }
-        if end {
-            context.exchange.upstream_done();
-            context.deadline().peer_done();
-        }
-        Ok(None)
-    }
-
-    /// 7. The head as the client sees it.
-    async fn response_filter(
-        &self,
-        _: &mut Session,
-        answer: &mut ResponseHeader,
-        context: &mut Context,
-    ) -> Result<()> {
-        if answer.status.is_informational() {
-            return Ok(());
-        }
-        let cache_status = caching::passed_by(context);
-        if cache_status.is_some() {
-            // What the cache kept from clients on its own way is kept from them on this one, too.
-            for name in cache::TAG_FIELDS {
-                answer.remove_header(&name);
-            }
-        }
-        let exchange = &mut context.exchange;
-        respond::dress(answer, exchange, cache_status)?;
-        exchange.status = answer.status.as_u16();
-        context
-            .connection
-            .keep_date(answer.headers.get(header::DATE));
-        context.deadline().head_sent();
-        Ok(())
-    }
-
-    /// A connection from the pool may have been closed by the peer meanwhile: that says nothing
-    /// against the peer, and a request that may be repeated is.
-    fn error_while_proxy(
-        &self,
-        _: &HttpPeer,
-        session: &mut Session,
-        mut error: Box<Error>,
-        context: &mut Context,
-        reused: bool,
-    ) -> Box<Error> {
-        self.decide_retry(session, &mut error, context, reused);
-        error
-    }
-
-    /// 8. It failed: the one place where that becomes an answer.
+    /// 2. It failed: the one place where that becomes an answer.
     async fn fail_to_proxy(
         &self,
         session: &mut Session,
@@ -432,7 +272,7 @@ impl ProxyHttp for Gateway {
         }
     }
 
-    /// 9. The record.
+    /// 3. The record.
     async fn logging(&self, session: &mut Session, _: Option<&Error>, context: &mut Context) {
         context.deadline().stop();
         context.connection.exchange_ends();
@@ -473,6 +313,12 @@ impl ProxyHttp for Gateway {
     ) -> bool {
         true
     }
+}
+
+/// Is the time for the whole answer over?
+fn is_over(context: &Held) -> bool {
+    let deadline = context.deadline();
+    deadline.expired().is_some() || deadline.left().is_some_and(|left| left.is_zero())
 }
 
 /// What the future comes to within what is `left`; `None` if that is not enough.

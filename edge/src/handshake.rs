@@ -3,8 +3,9 @@
 //!
 //! Connecting, choosing among peers and the deadline are those of every other request.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -12,15 +13,18 @@ use http::{StatusCode, header};
 use pingora::connectors::TransportConnector;
 use pingora::connectors::l4::Connect as L4Connect;
 use pingora::http::{RequestHeader, ResponseHeader};
-use pingora::protocols::Stream;
 use pingora::protocols::http::v1::client::HttpSession;
-use pingora::protocols::l4::socket::SocketAddr;
+use pingora::protocols::l4::socket::SocketAddr as L4Address;
 use pingora::protocols::l4::stream::Stream as L4Stream;
-use pingora::{Error, ErrorType};
+use pingora::protocols::{ALPN, Stream};
+use pingora::{Error, ErrorType, OrErr};
 use tokio::net::TcpStream;
+use tokio::time::timeout;
 
+use crate::metrics::Metrics;
 use crate::refusal::Refusal;
-use crate::upstream::{self, Upstream, http_peer};
+use crate::retry::{Failed, Sent};
+use crate::upstream::{self, Attempt, Peer, Upstream, Verdict};
 use crate::websocket::Offers;
 
 /// What the peer said to the handshake.
@@ -46,30 +50,88 @@ pub(crate) struct Opened {
     pub(crate) compressed: bool,
 }
 
-/// Asks the peers of `upstream`, one after the other, until one can be reached.
+/// Asks the peers of `upstream`, one after the other, until one answers. A handshake is a GET:
+/// it may be repeated as any other (RFC 9110 9.2.2).
 pub(crate) async fn ask(
     connector: &TransportConnector,
-    upstream: &Upstream,
-    tried: &mut Vec<usize>,
-    request: Box<RequestHeader>,
+    upstream: &Arc<Upstream>,
+    asked: &mut Asked<'_>,
+    request: &RequestHeader,
     offers: &Offers,
-    connect_timeout: Duration,
-) -> Result<Answer, Refusal> {
-    let stream = connect(connector, upstream, tried, connect_timeout).await?;
-    let mut session = Box::new(HttpSession::new(stream));
-    session
-        .write_request_header(request)
-        .await
-        .map_err(|error| upstream::refusal(&error))?;
+) -> Result<(Attempt, Answer), Refusal> {
+    upstream.budget.request(Instant::now());
     loop {
-        session
-            .read_response()
-            .await
-            .map_err(|error| upstream::refusal(&error))?;
-        let head = session.resp_header().ok_or(Refusal::UpstreamInvalid)?;
+        let mut attempt = upstream.begin(asked.tried, asked.key).await?;
+        asked.tried.push(attempt.peer.address);
+        let asking = ask_peer(connector, &attempt, request, offers, asked.connect);
+        let within = asked.attempt.unwrap_or(Duration::MAX);
+        let late = Err((Failed::Timeout, Refusal::TryTimeout));
+        let answer = timeout(within, asking).await.unwrap_or(late);
+        let (failed, refusal) = match answer {
+            Ok(answer) => {
+                attempt.judge(Verdict::of(answer.status()));
+                return Ok((attempt, answer));
+            }
+            Err(failure) => failure,
+        };
+        attempt.judge(Verdict::without_answer(&refusal));
+        drop(attempt);
+        asked.metrics.count_failure(&upstream.name, &refusal);
+        let sent = Sent {
+            idempotent: true,
+            anything: failed != Failed::Connect,
+            body_kept: true,
+            answered: false,
+        };
+        if !upstream.may_repeat(failed, &sent, asked.tried) {
+            return Err(refusal);
+        }
+    }
+}
+
+/// How peers are asked, and who has been.
+pub(crate) struct Asked<'a> {
+    pub(crate) tried: &'a mut Vec<SocketAddr>,
+    /// The key by which the request belongs to a peer.
+    pub(crate) key: Option<&'a [u8]>,
+    /// How long a connection may take.
+    pub(crate) connect: Duration,
+    /// How long one try may take.
+    pub(crate) attempt: Option<Duration>,
+    pub(crate) metrics: &'a Metrics,
+}
+
+impl Answer {
+    fn status(&self) -> StatusCode {
+        match self {
+            Self::Switched { head, .. } | Self::Other { head, .. } => head.status,
+        }
+    }
+}
+
+async fn ask_peer(
+    connector: &TransportConnector,
+    attempt: &Attempt,
+    request: &RequestHeader,
+    offers: &Offers,
+    connect: Duration,
+) -> Result<Answer, (Failed, Refusal)> {
+    let stream = self::connect(connector, &attempt.peer, connect).await;
+    let stream = stream.map_err(|refusal| (Failed::Connect, refusal))?;
+    let mut session = Box::new(HttpSession::new(stream));
+    let broken = |error: Box<Error>| (Failed::Closed, upstream::refusal(&error));
+    session
+        .write_request_header(Box::new(request.clone()))
+        .await
+        .map_err(broken)?;
+    loop {
+        session.read_response().await.map_err(broken)?;
+        let invalid = (Failed::Closed, Refusal::UpstreamInvalid);
+        let head = session.resp_header().ok_or(invalid)?;
         if head.status == StatusCode::SWITCHING_PROTOCOLS {
             let head = Box::new(head.clone());
-            return switch(session, head, offers).await;
+            let switched = switch(session, head, offers).await;
+            return switched.map_err(|refusal| (Failed::Other, refusal));
         }
         // Other interim answers concern the peer and edge only.
         if !head.status.is_informational() {
@@ -81,38 +143,32 @@ pub(crate) async fn ask(
 
 async fn connect(
     connector: &TransportConnector,
-    upstream: &Upstream,
-    tried: &mut Vec<usize>,
-    connect_timeout: Duration,
+    peer: &Peer,
+    within: Duration,
 ) -> Result<Stream, Refusal> {
-    let mut last = Refusal::NoPeer;
-    while let Some((place, address)) = upstream.choose(tried) {
-        tried.push(place);
-        let mut peer = http_peer(address, connect_timeout);
-        peer.options.custom_l4 = Some(Arc::new(Unbuffered(connect_timeout)));
-        match connector.new_stream(&peer).await {
-            Ok(stream) => return Ok(stream),
-            Err(error) => last = upstream::refusal(&error),
-        }
+    let mut http = peer.http.clone();
+    // A WebSocket begins as HTTP/1.1 (RFC 6455 4.1).
+    http.options.alpn = ALPN::H1;
+    http.options.custom_l4 = Some(Arc::new(Unbuffered));
+    match timeout(within, connector.new_stream(&http)).await {
+        Ok(stream) => stream.map_err(|error| upstream::refusal(&error)),
+        Err(_) => Err(Refusal::ConnectTimeout),
     }
-    Err(last)
 }
 
 /// Connects without Pingora's 64 KiB read buffer, which a silent WebSocket would hold for life.
 #[derive(Debug)]
-struct Unbuffered(Duration);
+struct Unbuffered;
 
 #[async_trait]
 impl L4Connect for Unbuffered {
-    async fn connect(&self, address: &SocketAddr) -> pingora::Result<L4Stream> {
+    async fn connect(&self, address: &L4Address) -> pingora::Result<L4Stream> {
         let address = address.as_inet();
         let address =
             address.ok_or_else(|| Error::explain(ErrorType::ConnectError, "no address"))?;
-        match tokio::time::timeout(self.0, TcpStream::connect(address)).await {
-            Ok(Ok(stream)) => Ok(L4Stream::from(stream)),
-            Ok(Err(error)) => Error::e_because(ErrorType::ConnectRefused, "connecting", error),
-            Err(_) => Error::e_explain(ErrorType::ConnectTimedout, "connecting"),
-        }
+        let stream = TcpStream::connect(address).await;
+        let stream = stream.or_err(ErrorType::ConnectRefused, "connecting")?;
+        Ok(L4Stream::from(stream))
     }
 }
 

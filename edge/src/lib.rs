@@ -7,12 +7,19 @@
 // 0: words
 pub mod units;
 // 1: policies
+pub mod balance;
+pub mod breaker;
 pub mod cache;
+pub mod certificate;
 pub mod client;
 pub mod forward;
+pub mod grpc;
 pub mod limit;
+pub mod proxy_protocol;
 pub mod refusal;
+pub mod retry;
 pub mod route;
+pub mod standing;
 pub mod websocket;
 // 2: configuration
 pub mod config;
@@ -24,20 +31,25 @@ pub mod metrics;
 mod admin;
 mod alarm;
 mod connection;
+mod conversation;
 mod deadline;
+mod discovery;
 mod door;
 mod fetch;
 mod flight;
 mod gateway;
 mod handshake;
 mod health;
+mod http2;
 mod life;
 mod plan;
+mod resolver;
 mod respond;
 mod shares;
 mod sketch;
 mod sockets;
 mod store;
+mod tls;
 mod tunnel;
 mod upstream;
 // 5: start

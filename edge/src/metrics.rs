@@ -4,6 +4,10 @@
 //! from the closed list of refusals, and methods that nobody standardised are `OTHER`. What a
 //! reload removes keeps its last figures until edge ends, its peers' health excepted.
 
+mod upstream;
+
+pub use upstream::PerUpstream;
+
 use std::collections::BTreeMap;
 use std::time::SystemTime;
 
@@ -42,6 +46,9 @@ pub struct Metrics {
     websockets_refused: IntCounterVec,
     /// Requests that were not even HTTP, by reason.
     malformed: IntCounterVec,
+    handshakes: IntCounter,
+    handshakes_failed: IntCounterVec,
+    certificates: IntGaugeVec,
     /// Connections from clients open now.
     pub connections: IntGauge,
     /// Connections that were closed at once because too many were open.
@@ -58,9 +65,7 @@ pub struct Metrics {
     purged: IntCounter,
     /// Log lines that found the writer's queue full.
     pub log_lines_lost: IntCounter,
-    /// Is the peer well? 1 or 0.
-    peer_up: IntGaugeVec,
-    peer_failures: IntCounterVec,
+    upstreams: upstream::Families,
     reloads_applied: IntCounter,
     reloads_refused: IntCounter,
     reloaded: IntGauge,
@@ -177,6 +182,20 @@ impl Metrics {
                 "Requests refused before they could be read, by reason",
                 &["reason"],
             )?,
+            handshakes: make.counter(
+                "edge_tls_handshakes_total",
+                "TLS handshakes with clients that succeeded",
+            )?,
+            handshakes_failed: make.counters(
+                "edge_tls_handshakes_failed_total",
+                "TLS handshakes with clients that failed, by reason",
+                &["reason"],
+            )?,
+            certificates: make.gauges(
+                "edge_tls_certificate_expires_timestamp_seconds",
+                "When the certificate in force ends",
+                &["cert"],
+            )?,
             connections: make.gauge("edge_connections", "Clients' connections open now")?,
             connections_refused: make.counter(
                 "edge_connections_refused_total",
@@ -205,16 +224,7 @@ impl Metrics {
                 "edge_log_lines_lost_total",
                 "Log lines that found the writer's queue full",
             )?,
-            peer_up: make.gauges(
-                "edge_upstream_up",
-                "Is the peer well?",
-                &["upstream", "peer"],
-            )?,
-            peer_failures: make.counters(
-                "edge_upstream_failures_total",
-                "Tries that failed, by reason",
-                &["upstream", "reason"],
-            )?,
+            upstreams: upstream::Families::new(&make)?,
             registry,
         })
     }
@@ -322,22 +332,32 @@ impl Metrics {
         self.malformed.with_label_values(&[refusal.reason()]).inc();
     }
 
+    /// A TLS handshake with a client is over; `failed` is why it came to nothing.
+    pub fn handshake(&self, failed: Option<&str>) {
+        match failed {
+            None => self.handshakes.inc(),
+            Some(reason) => self.handshakes_failed.with_label_values(&[reason]).inc(),
+        }
+    }
+
+    /// These certificates are in force, by the names of their files, and when each ends, in
+    /// seconds of Unix time.
+    pub fn certificates<'a>(&self, ends: impl Iterator<Item = (&'a str, u64)>) {
+        self.certificates.reset();
+        for (cert, seconds) in ends {
+            let seconds = i64::try_from(seconds).unwrap_or(i64::MAX);
+            self.certificates.with_label_values(&[cert]).set(seconds);
+        }
+    }
+
     /// A try at a peer failed.
     pub fn count_failure(&self, upstream: &str, refusal: &Refusal) {
-        self.peer_failures
-            .with_label_values(&[upstream, refusal.reason()])
-            .inc();
+        self.upstreams.failed(upstream, refusal);
     }
 
-    /// Whether this peer is well, to be set.
-    pub fn peer(&self, upstream: &str, peer: &str) -> IntGauge {
-        self.peer_up.with_label_values(&[upstream, peer])
-    }
-
-    /// Nobody asks any more whether this peer is well.
-    pub fn peer_gone(&self, upstream: &str, peer: &str) {
-        // It may be gone already.
-        let _ = self.peer_up.remove_label_values(&[upstream, peer]);
+    /// The figures of the upstream of this name: the same ones whenever they are asked for.
+    pub fn per_upstream(&self, name: &str) -> PerUpstream {
+        self.upstreams.of(name)
     }
 
     /// A configuration is in force from this moment on.

@@ -15,6 +15,7 @@ use crate::config::{Config, Route, Timeout};
 use crate::exchange::Exchange;
 use crate::limit::{Clients, Limits};
 use crate::metrics::{Metrics, PerRoute};
+use crate::resolver::Resolver;
 use crate::route::{Match, Rewrite, Routes};
 use crate::shares::{Share, Shares};
 use crate::upstream::Upstream;
@@ -35,6 +36,8 @@ pub(crate) struct Plan {
     pub(crate) log: AccessLog,
     /// Does any route cache?
     pub(crate) caches: bool,
+    /// Who looks the names of peers up.
+    resolver: Arc<Resolver>,
     /// The number under which the next route's answers are kept.
     next: u64,
 }
@@ -75,10 +78,15 @@ impl Plan {
         let mut next = before.map_or(0, |before| before.next);
         let shares = Shares::new(&config, before.map(|before| &before.shares));
         let known = before.map_or(&[][..], |before| &before.upstreams);
+        let same = before.filter(|before| before.config.dns == config.dns);
+        let resolver = same.map_or_else(
+            || Arc::new(Resolver::new(&config.dns)),
+            |before| before.resolver.clone(),
+        );
         let upstreams: Vec<_> = config
             .upstreams
             .iter()
-            .map(|upstream| Arc::new(Upstream::new(upstream, known)))
+            .map(|upstream| Upstream::new(upstream, known, &resolver, metrics))
             .collect();
         let rule = |(route, own): (&Route, &Share)| {
             let upstream = upstreams.get(route.upstream)?.clone();
@@ -113,6 +121,7 @@ impl Plan {
             upstreams,
             shares,
             log: AccessLog::new(log.filter(|_| config.log.access).cloned()),
+            resolver,
             caches: config.routes.iter().any(|route| route.cache.is_some()),
             next,
             config,

@@ -20,7 +20,10 @@ pub enum Refusal {
     },
     /// The head is no valid HTTP/1.1 request.
     BadRequest,
-    /// The client speaks HTTP/2, which edge does not (RFC 9110 15.6.6).
+    /// The connection does not begin with a PROXY protocol header, as it must. Nobody reads this
+    /// answer.
+    BadProxyHeader,
+    /// The client speaks HTTP/2 where edge does not (RFC 9110 15.6.6).
     HttpVersion,
     /// The target is no path, or holds a dot segment, which edge and the peer might read
     /// differently.
@@ -57,12 +60,25 @@ pub enum Refusal {
     HandshakeVersion,
     /// The client took too long to send its head or body.
     RequestTimeout,
-    /// No peer of the upstream has an address.
+    /// The upstream has no peer that could be asked.
     NoPeer,
+    /// The upstream's peers are names, and none has an address.
+    Unresolved,
+    /// The upstream has as many requests as `breaker` lets it have.
+    UpstreamBusy,
+    /// So many of the upstream's requests failed that it is left alone for a while.
+    CircuitOpen {
+        /// When it is tried again.
+        retry_after: Duration,
+    },
     /// The peer refused the connection or could not be reached.
     ConnectRefused,
     /// No connection to the peer within `timeout.connect`.
     ConnectTimeout,
+    /// The peer's certificate is not to be believed, or it does not speak TLS.
+    TlsFailed,
+    /// No head of an answer within `timeout.try`, and nobody else to ask.
+    TryTimeout,
     /// No whole answer within `timeout.response`.
     ResponseTimeout,
     /// The peer closed the connection before its answer was complete.
@@ -89,6 +105,7 @@ impl Refusal {
                 allow: "GET, HEAD".to_owned(),
             },
             Self::BadRequest,
+            Self::BadProxyHeader,
             Self::HttpVersion,
             Self::BadPath,
             Self::BadHost,
@@ -109,8 +126,13 @@ impl Refusal {
             Self::HandshakeVersion,
             Self::RequestTimeout,
             Self::NoPeer,
+            Self::Unresolved,
+            Self::UpstreamBusy,
+            Self::CircuitOpen { retry_after },
             Self::ConnectRefused,
             Self::ConnectTimeout,
+            Self::TlsFailed,
+            Self::TryTimeout,
             Self::ResponseTimeout,
             Self::UpstreamClosed,
             Self::UpstreamInvalid,
@@ -140,6 +162,12 @@ impl Refusal {
                 400,
                 "bad_request",
                 "the request is not valid HTTP",
+                "http_request_error",
+            ),
+            Self::BadProxyHeader => (
+                400,
+                "bad_proxy_header",
+                "the connection does not begin with a PROXY protocol header",
                 "http_request_error",
             ),
             Self::HttpVersion => (
@@ -223,7 +251,25 @@ impl Refusal {
             Self::NoPeer => (
                 503,
                 "no_peer",
-                "the upstream has no peer with an address",
+                "the upstream has no peer that could be asked",
+                "destination_unavailable",
+            ),
+            Self::Unresolved => (
+                503,
+                "unresolved",
+                "no name of the upstream's peers has an address",
+                "dns_error",
+            ),
+            Self::UpstreamBusy => (
+                503,
+                "upstream_busy",
+                "the upstream has as many requests as it may have",
+                "connection_limit_reached",
+            ),
+            Self::CircuitOpen { .. } => (
+                503,
+                "circuit_open",
+                "the upstream fails too often and is left alone for a while",
                 "destination_unavailable",
             ),
             Self::ConnectRefused => (
@@ -237,6 +283,18 @@ impl Refusal {
                 "connect_timeout",
                 "no connection to the peer in time",
                 "connection_timeout",
+            ),
+            Self::TlsFailed => (
+                502,
+                "tls_failed",
+                "the peer could not prove who it is, or does not speak TLS",
+                "tls_protocol_error",
+            ),
+            Self::TryTimeout => (
+                504,
+                "try_timeout",
+                "no answer from the peer within the time for one try",
+                "http_response_timeout",
             ),
             Self::ResponseTimeout => (
                 504,
@@ -307,7 +365,9 @@ impl Refusal {
     /// would change nothing.
     pub fn retry_after(&self) -> Option<u64> {
         match self {
-            Self::ClientLimit { retry_after, .. } | Self::GlobalLimit { retry_after, .. } => Some(
+            Self::ClientLimit { retry_after, .. }
+            | Self::GlobalLimit { retry_after, .. }
+            | Self::CircuitOpen { retry_after } => Some(
                 retry_after
                     .as_millis()
                     .div_ceil(1_000)
@@ -316,6 +376,8 @@ impl Refusal {
                     .unwrap_or(u64::MAX),
             ),
             Self::NoPeer
+            | Self::Unresolved
+            | Self::UpstreamBusy
             | Self::Draining
             | Self::WebSocketClientLimit
             | Self::WebSocketGlobalLimit => Some(1),

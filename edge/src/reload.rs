@@ -30,9 +30,9 @@ impl Reload {
         log: Option<NonBlocking>,
     ) -> Self {
         let plan = Plan::new(config, None, &metrics, log.as_ref());
-        health::resolve_first(&plan.upstreams).await;
+        health::find_peers(&plan.upstreams).await;
         let mut watches = Watches::default();
-        watches.follow(&plan.upstreams, &metrics);
+        watches.follow(&plan.upstreams);
         metrics.in_force(SystemTime::now());
         Self {
             plan: Arc::new(InForce::from_pointee(plan)),
@@ -82,10 +82,10 @@ impl Reload {
         let Ok((plan, change)) = planned.await else {
             return self.refuse_panicked();
         };
-        health::resolve_first(&plan.upstreams).await;
+        health::find_peers(&plan.upstreams).await;
         let plan = Arc::new(plan);
         self.plan.store(plan.clone());
-        watches.follow(&plan.upstreams, &self.metrics);
+        watches.follow(&plan.upstreams);
         self.metrics.in_force(SystemTime::now());
         self.metrics.reload_applied();
         tell(&change);

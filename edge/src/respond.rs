@@ -6,13 +6,14 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderName, HeaderValue, Method, header};
+use http::{HeaderName, HeaderValue, Method, StatusCode, Version, header};
 use pingora::Result;
 use pingora::http::ResponseHeader;
 use pingora::proxy::Session;
 
 use crate::exchange::Exchange;
 use crate::forward;
+use crate::grpc;
 use crate::refusal::Refusal;
 
 const PROXY_STATUS: HeaderName = HeaderName::from_static("proxy-status");
@@ -63,6 +64,9 @@ pub(crate) async fn refuse(
     refusal: Refusal,
     exchange: &mut Exchange,
 ) -> Result<()> {
+    if grpc::is_grpc(&session.req_header().headers) {
+        return refuse_call(session, refusal, exchange).await;
+    }
     let body = problem(&refusal, &exchange.id);
     let mut header = ResponseHeader::build_no_case(refusal.status(), Some(10))?;
     let kind = HeaderValue::from_static("application/problem+json");
@@ -94,6 +98,30 @@ pub(crate) async fn refuse(
             .await?;
     }
     Ok(())
+}
+
+/// Refuses a call of gRPC: its client reads the code, and takes any other status for a fault of
+/// the way ("Trailers-Only" in gRPC's words). The status of HTTP stands in the log.
+async fn refuse_call(
+    session: &mut Session,
+    refusal: Refusal,
+    exchange: &mut Exchange,
+) -> Result<()> {
+    let mut header = ResponseHeader::build_no_case(StatusCode::OK, Some(6))?;
+    let kind = HeaderValue::from_static("application/grpc");
+    header.insert_header(header::CONTENT_TYPE, kind)?;
+    header.insert_header(grpc::GRPC_STATUS, grpc::status(&refusal).to_string())?;
+    // Nothing in it needs escaping.
+    let message = [refusal.reason(), ": ", refusal.detail()].concat();
+    header.insert_header(grpc::GRPC_MESSAGE, message)?;
+    header.insert_header(PROXY_STATUS, proxy_status(&refusal))?;
+    header.insert_header(forward::X_REQUEST_ID, exchange.id.as_str())?;
+    if session.req_header().version != Version::HTTP_2 {
+        header.insert_header(header::CONTENT_LENGTH, 0)?;
+    }
+    exchange.status = refusal.status().as_u16();
+    exchange.refusal = Some(refusal);
+    session.write_response_header(Box::new(header), true).await
 }
 
 /// Reads a small request body to its end; what is larger, or waits for a `100 Continue` that

@@ -1,131 +1,375 @@
-//! The peers of an upstream: which one is asked next, and how edge connects to it.
+//! The peers of an upstream: who they are now, which one is asked next, and what is known of
+//! each.
+
+mod attempt;
+mod peer;
+mod places;
+mod security;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::time::Duration;
+use std::time::Instant;
 
-use parking_lot::RwLock;
+use arc_swap::ArcSwap;
+use parking_lot::Mutex;
 use pingora::ErrorType as E;
-use pingora::upstreams::peer::{HttpPeer, HttpUpstreamRequestPolicy};
 
+pub(crate) use attempt::{Attempt, Verdict};
+pub(crate) use peer::Peer;
+
+use crate::balance::{self, Balance, Balancer, Seen};
+use crate::breaker::{Admitted, Circuit, State};
+use crate::client::Client;
 use crate::config;
+use crate::discovery::{self, Names, Peers};
+use crate::metrics::{Metrics, PerUpstream};
 use crate::refusal::Refusal;
+use crate::resolver::Resolver;
+use crate::retry::{self, Budget, Failed, Sent};
+use crate::standing::{News, may_eject};
+use places::Places;
+use security::Security;
 
 /// A named group that answers.
-#[derive(Debug)]
 pub(crate) struct Upstream {
     pub(crate) name: String,
+    pub(crate) config: config::Upstream,
+    pub(crate) figures: PerUpstream,
+    /// Repeated requests, beside all of them.
+    pub(crate) budget: Budget,
+    members: ArcSwap<Members>,
+    places: Places,
+    circuit: Mutex<Circuit>,
+    security: Security,
+    names: Names,
+    resolver: Arc<Resolver>,
+}
+
+/// Who the peers are now.
+pub(crate) struct Members {
     pub(crate) peers: Vec<Arc<Peer>>,
-    /// The path asked to learn whether a peer is well.
-    pub(crate) health: Option<String>,
-    next: AtomicUsize,
+    balancer: Balancer,
 }
-
-/// One address of an upstream.
-#[derive(Debug)]
-pub(crate) struct Peer {
-    /// `host:port`, as the configuration has it.
-    pub(crate) name: String,
-    /// The last address that the name was resolved to.
-    address: RwLock<Option<SocketAddr>>,
-    well: AtomicBool,
-}
-
-/// A connection that nobody uses is closed after this time: sooner than echo and most servers
-/// close it from their side.
-const POOL_IDLE: Duration = Duration::from_secs(20);
 
 impl Upstream {
-    /// Its peers as they stand in `known`, where an upstream of this name asks the same question
-    /// of its peers; the others as if they were well.
-    pub(crate) fn new(config: &config::Upstream, known: &[Arc<Self>]) -> Self {
-        let known = known
-            .iter()
-            .find(|known| known.name == config.name && known.health == config.health);
-        let known = known.map_or(&[][..], |known| &known.peers);
-        let peer = |name: &String| {
-            let known = known.iter().find(|known| known.name == *name);
-            known.cloned().unwrap_or_else(|| Arc::new(Peer::new(name)))
+    /// As it stands in `known`, if that says the same of an upstream of this name; else anew, and
+    /// of its peers those that stay go on as they are.
+    pub(crate) fn new(
+        config: &config::Upstream,
+        known: &[Arc<Self>],
+        resolver: &Arc<Resolver>,
+        metrics: &Metrics,
+    ) -> Arc<Self> {
+        let security = match &config.tls {
+            Some(tls) => Security::read(&config.name, tls),
+            None => Security::default(),
         };
-        Self {
+        let known = known.iter().find(|known| known.name == config.name);
+        let secured = known.filter(|known| known.security.number == security.number);
+        let same = secured.filter(|known| Arc::ptr_eq(&known.resolver, resolver));
+        if let Some(same) = same.filter(|known| known.config == *config) {
+            return same.clone();
+        }
+        let before = known.map(|known| &known.names);
+        let names = Names::new(&config.name, &config.peers, config.resolve, before);
+        let now = Instant::now();
+        let new = Self {
             name: config.name.clone(),
-            peers: config.peers.iter().map(peer).collect(),
-            health: config.health.clone(),
-            next: AtomicUsize::new(0),
+            config: config.clone(),
+            figures: metrics.per_upstream(&config.name),
+            budget: Budget::new(now),
+            members: ArcSwap::from_pointee(Members {
+                peers: Vec::new(),
+                balancer: Balancer::new(&config.balance, &[]),
+            }),
+            places: Places::new(&config.breaker, peer::streams(config.protocol)),
+            circuit: Mutex::new(Circuit::new(now)),
+            security,
+            names,
+            resolver: resolver.clone(),
+        };
+        // Who is asked something else, or spoken to otherwise, counts as well until it is asked.
+        let asks = |config: &config::Upstream| {
+            let config = config.clone();
+            (config.health, config.tls, config.protocol)
+        };
+        if let Some(same) = secured.filter(|known| asks(&known.config) == asks(config)) {
+            new.put(same.members.load().peers.clone());
+        }
+        new.set_peers(&new.names.peers());
+        Arc::new(new)
+    }
+
+    /// Who the peers are now.
+    pub(crate) fn members(&self) -> arc_swap::Guard<Arc<Members>> {
+        self.members.load()
+    }
+
+    /// From now on the peers are these. Who stays goes on as it is; who has gone is asked nothing
+    /// new, and what it is asked already it may answer. Who comes while others are there gets its
+    /// share slowly.
+    pub(crate) fn set_peers(&self, found: &[(SocketAddr, u32)]) {
+        let old = self.members.load_full();
+        let now = Instant::now();
+        let joining = !old.peers.is_empty();
+        let peer = |&(address, weight): &(SocketAddr, u32)| {
+            let found = Found {
+                address,
+                weight,
+                host: self.names.entry(address),
+            };
+            let known = old.peers.iter().find(|peer| peer.is(&found));
+            let new = || {
+                Arc::new(Peer::new(
+                    &self.config,
+                    &self.security,
+                    &found,
+                    joining,
+                    now,
+                ))
+            };
+            known.cloned().unwrap_or_else(new)
+        };
+        self.put(found.iter().map(peer).collect());
+        for gone in &old.peers {
+            let stays = found.iter().any(|(address, _)| *address == gone.address);
+            if !stays {
+                self.figures.gone(&gone.name);
+            }
+        }
+        if !old.peers.is_empty() {
+            let upstream = self.name.as_str();
+            let peers: Vec<_> = found
+                .iter()
+                .map(|(address, _)| address.to_string())
+                .collect();
+            tracing::info!(upstream, peers = peers.join(" "), "peers_changed");
         }
     }
 
-    /// The next peer that is well and was not `tried`; if none is well, any that was not tried:
-    /// a peer that looks dead may be alive, and nobody else is.
-    pub(crate) fn choose(&self, tried: &[usize]) -> Option<(usize, SocketAddr)> {
-        let start = self.next.fetch_add(1, Ordering::Relaxed);
-        let count = self.peers.len();
-        let turn = |well: bool| {
-            let places = (0..count).map(|step| start.wrapping_add(step) % count);
-            places
-                .filter(|place| !tried.contains(place))
-                .find_map(|place| {
-                    let peer = self
-                        .peers
-                        .get(place)
-                        .filter(|peer| !well || peer.is_well())?;
-                    Some((place, peer.address()?))
-                })
+    /// Looks up the names that never were, as long as a look-up may take.
+    pub(crate) async fn find_peers(&self) {
+        if self.names.are_any() {
+            let failed = |_: &str| self.figures.lookup_failed();
+            let found = discovery::first(&self.resolver, &self.names, failed).await;
+            self.set_peers(&found);
+        }
+    }
+
+    /// Follows the names, for ever.
+    pub(crate) async fn follow_names(&self) {
+        if !self.names.are_any() {
+            return std::future::pending().await;
+        }
+        let failed = |_: &str| self.figures.lookup_failed();
+        let changed = |found: Peers| self.set_peers(&found);
+        discovery::follow(self.resolver.clone(), self.names.clone(), failed, changed).await;
+    }
+
+    fn put(&self, peers: Vec<Arc<Peer>>) {
+        let weights: Vec<_> = peers
+            .iter()
+            .map(|peer| (peer.address, peer.weight))
+            .collect();
+        let balancer = Balancer::new(&self.config.balance, &weights);
+        self.figures.peers(peers.len());
+        for peer in &peers {
+            self.figures.up(&peer.name, peer.is_well());
+        }
+        self.members.store(Arc::new(Members { peers, balancer }));
+    }
+
+    /// The key by which a request belongs to a peer, if the upstream goes by one.
+    pub(crate) fn key(&self, client: &Client, headers: &http::HeaderMap) -> Option<Vec<u8>> {
+        match &self.config.balance {
+            Balance::Hash(by) => balance::key(by, client, headers),
+            _ => None,
+        }
+    }
+
+    /// The next peer that is well and was not `tried`. Where none at all is well, any that was not
+    /// tried: a peer that looks dead may be alive, and nobody else is.
+    pub(crate) fn choose(&self, tried: &[SocketAddr], key: Option<&[u8]>) -> Option<Arc<Peer>> {
+        let members = self.members.load();
+        let now = Instant::now();
+        let slow_start = self.config.slow_start;
+        let seen = |place: usize, well: bool| {
+            let peer = members.peers.get(place)?;
+            let usable = !tried.contains(&peer.address) && (!well || peer.is_usable(now));
+            usable.then(|| Seen {
+                open: peer.open(),
+                share: peer.share(slow_start, now),
+            })
         };
-        turn(true).or_else(|| turn(false))
+        let choose = |well| members.balancer.choose(key, |place| seen(place, well));
+        let place = choose(true).or_else(|| {
+            let any_is_well = members.peers.iter().any(|peer| peer.is_usable(now));
+            if any_is_well { None } else { choose(false) }
+        });
+        place.and_then(|place| members.peers.get(place).cloned())
     }
 
     /// Is there another peer to try?
-    pub(crate) fn has_untried(&self, tried: &[usize]) -> bool {
-        let mut peers = self.peers.iter().enumerate();
-        peers.any(|(place, peer)| !tried.contains(&place) && peer.address().is_some())
+    pub(crate) fn has_untried(&self, tried: &[SocketAddr]) -> bool {
+        let members = self.members.load();
+        let now = Instant::now();
+        let any_is_well = members.peers.iter().any(|peer| peer.is_usable(now));
+        members
+            .peers
+            .iter()
+            .any(|peer| !tried.contains(&peer.address) && (!any_is_well || peer.is_usable(now)))
     }
 
-    /// The name of the peer at this place.
-    pub(crate) fn peer_name(&self, place: Option<&usize>) -> &str {
-        place
-            .and_then(|&place| self.peers.get(place))
-            .map_or("", |peer| &peer.name)
+    /// Begins a try at a peer that was not `tried`: waits for a place, if there is none, and asks
+    /// the circuit.
+    pub(crate) async fn begin(
+        self: &Arc<Self>,
+        tried: &[SocketAddr],
+        key: Option<&[u8]>,
+    ) -> Result<Attempt, Refusal> {
+        let place = self.places.take().await?;
+        let admitted = match &self.config.breaker.trip {
+            None => None,
+            Some(trip) => {
+                let admitted = self.circuit.lock().admit(trip, Instant::now());
+                Some(admitted.map_err(|retry_after| Refusal::CircuitOpen { retry_after })?)
+            }
+        };
+        let Some(peer) = self.choose(tried, key) else {
+            self.record(admitted, None);
+            return Err(self.nobody());
+        };
+        Ok(Attempt::new(self.clone(), peer, place, admitted))
     }
-}
 
-impl Peer {
-    fn new(name: &str) -> Self {
-        Self {
-            name: name.to_owned(),
-            address: RwLock::new(name.parse().ok()),
-            well: AtomicBool::new(true),
+    /// Why there is nobody to ask.
+    fn nobody(&self) -> Refusal {
+        match self.members.load().peers.is_empty() && self.names.are_any() {
+            true => Refusal::Unresolved,
+            false => Refusal::NoPeer,
         }
     }
 
-    pub(crate) fn address(&self) -> Option<SocketAddr> {
-        *self.address.read()
+    /// What came of a request that the circuit let pass; `None`: nobody knows.
+    fn record(&self, admitted: Option<Admitted>, good: Option<bool>) {
+        let (Some(trip), Some(admitted)) = (&self.config.breaker.trip, admitted) else {
+            return;
+        };
+        let news = self
+            .circuit
+            .lock()
+            .record(trip, &admitted, good, Instant::now());
+        if let Some(state) = news {
+            let (upstream, state) = (self.name.as_str(), state.as_str());
+            tracing::warn!(upstream, state, "circuit");
+        }
     }
 
-    pub(crate) fn set_address(&self, address: SocketAddr) {
-        *self.address.write() = Some(address);
+    /// A peer has answered, or failed to.
+    fn judge(&self, peer: &Arc<Peer>, verdict: Verdict) {
+        let Some(eject) = &self.config.eject else {
+            return;
+        };
+        if verdict == Verdict::Good {
+            peer.succeeded(eject);
+            return;
+        }
+        let members = self.members.load();
+        let out = members.peers.iter().filter(|peer| peer.is_ejected());
+        let may = may_eject(eject, members.peers.len(), out.count());
+        let unreachable = verdict == Verdict::Unreachable;
+        if let Some(news) = peer.failed(eject, may, unreachable) {
+            self.figures.ejected(&peer.name);
+            self.tell(peer, &news, None);
+        }
     }
 
-    pub(crate) fn is_well(&self) -> bool {
-        self.well.load(Ordering::Relaxed)
+    /// What has become of a peer, for all who watch.
+    /// `why`, if a probe says so.
+    pub(crate) fn tell(&self, peer: &Peer, news: &News, why: Option<&str>) {
+        let (upstream, name) = (self.name.as_str(), peer.name.as_str());
+        self.figures.up(name, peer.is_well());
+        match news {
+            News::Failed => tracing::warn!(upstream, peer = name, why, "peer_failed"),
+            News::Recovered => tracing::warn!(upstream, peer = name, "peer_recovered"),
+            News::Ejected { time } => {
+                let seconds = time.as_secs_f64();
+                tracing::warn!(upstream, peer = name, seconds, "peer_ejected");
+            }
+            News::Returned => tracing::warn!(upstream, peer = name, "peer_returned"),
+        }
     }
 
-    /// Tells whether that is news.
-    pub(crate) fn set_well(&self, well: bool) -> bool {
-        self.well.swap(well, Ordering::Relaxed) != well
+    /// May a request that failed so be sent to another peer? If so, that is counted.
+    pub(crate) fn may_repeat(&self, failed: Failed, sent: &Sent, tried: &[SocketAddr]) -> bool {
+        let Some(retry) = &self.config.retry else {
+            return false;
+        };
+        if !retry::may_repeat(retry, failed, sent, tried.len()) || !self.has_untried(tried) {
+            return false;
+        }
+        // Of what nobody got there is no more for being sent elsewhere.
+        let may = !sent.anything || self.budget.take(retry.budget, Instant::now());
+        match may {
+            true => self.figures.retried(failed.as_str()),
+            false => self.figures.retry_denied(),
+        }
+        may
+    }
+
+    /// Nobody watches it any more; `new` has taken its place, or nobody.
+    pub(crate) fn leave(&self, new: Option<&Arc<Self>>) {
+        for peer in &self.members.load().peers {
+            let stays = new.is_some_and(|new| {
+                let members = new.members.load();
+                members.peers.iter().any(|new| new.address == peer.address)
+            });
+            if !stays {
+                self.figures.gone(&peer.name);
+            }
+        }
+        if new.is_none() {
+            self.figures.left();
+        }
+    }
+
+    /// Brings the figures up to date that are not told as they change.
+    pub(crate) fn measure(&self) {
+        for peer in &self.members.load().peers {
+            self.figures.open(&peer.name, peer.open());
+        }
+        self.figures.state(self.pending(), self.circuit() as i64);
+    }
+
+    /// How many requests wait for a place.
+    pub(crate) fn pending(&self) -> usize {
+        self.places.pending()
+    }
+
+    /// How the circuit stands.
+    pub(crate) fn circuit(&self) -> State {
+        match &self.config.breaker.trip {
+            None => State::Closed,
+            Some(_) => self.circuit.lock().state(Instant::now()),
+        }
+    }
+
+    /// Peers whose time out is over are back.
+    pub(crate) fn tick(&self) {
+        for peer in &self.members.load().peers {
+            if let Some(news) = peer.tick() {
+                self.tell(peer, &news, None);
+            }
+        }
     }
 }
 
-/// The peer at this address as Pingora connects to it, in at most `connect`.
-pub(crate) fn http_peer(address: SocketAddr, connect: Duration) -> HttpPeer {
-    let mut peer = HttpPeer::new(address, false, String::new());
-    peer.options.connection_timeout = Some(connect);
-    peer.options.total_connection_timeout = Some(connect);
-    peer.options.idle_timeout = Some(POOL_IDLE);
-    // Handshakes take another way, with a head of their own.
-    peer.options.http_upstream_request_policy = HttpUpstreamRequestPolicy::deny_upgrades();
-    peer
+/// What an entry of `peers` was found to stand for.
+struct Found {
+    address: SocketAddr,
+    weight: u32,
+    /// The entry.
+    host: String,
 }
 
 /// The refusal that a failed try at a peer amounts to.
@@ -133,16 +377,16 @@ pub(crate) fn refusal(error: &pingora::Error) -> Refusal {
     match error.etype() {
         E::ConnectTimedout | E::TLSHandshakeTimedout => Refusal::ConnectTimeout,
         E::ReadTimedout | E::WriteTimedout => Refusal::ResponseTimeout,
-        E::ReadError | E::WriteError | E::ConnectionClosed => Refusal::UpstreamClosed,
+        E::ReadError | E::WriteError | E::ConnectionClosed | E::H2Error => Refusal::UpstreamClosed,
         E::ConnectRefused
         | E::ConnectNoRoute
         | E::ConnectError
         | E::ConnectProxyFailure
         | E::SocketError
-        | E::BindError
-        | E::TLSHandshakeFailure
-        | E::HandshakeError
-        | E::InvalidCert => Refusal::ConnectRefused,
+        | E::BindError => Refusal::ConnectRefused,
+        E::TLSHandshakeFailure | E::HandshakeError | E::InvalidCert | E::TLSWantX509Lookup => {
+            Refusal::TlsFailed
+        }
         _ => Refusal::UpstreamInvalid,
     }
 }
@@ -150,63 +394,148 @@ pub(crate) fn refusal(error: &pingora::Error) -> Refusal {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::Dns;
+    use crate::standing::{Eject, Probe};
+    use std::time::Duration;
 
-    fn of(peers: &[&str], health: Option<&str>, known: &[Arc<Upstream>]) -> Upstream {
-        let config = config::Upstream {
-            name: "a".to_owned(),
-            peers: peers.iter().map(|&peer| peer.to_owned()).collect(),
-            health: health.map(str::to_owned),
+    fn probe(path: &str) -> Probe {
+        Probe {
+            path: path.to_owned(),
+            every: Duration::from_secs(5),
+            timeout: Duration::from_secs(1),
+            expect: vec![200..=299],
+            rise: 1,
+            fall: 1,
+        }
+    }
+
+    fn three() -> config::Upstream {
+        config::Upstream::of("a", &["127.0.0.1:1", "127.0.0.1:2", "127.0.0.1:3"])
+    }
+
+    /// Makes upstreams of one process.
+    struct Maker(Arc<Resolver>, Metrics);
+
+    impl Maker {
+        fn new() -> Self {
+            let resolver = Resolver::new(&Dns::default());
+            Self(Arc::new(resolver), Metrics::new().unwrap())
+        }
+
+        fn make(&self, config: &config::Upstream, known: &[Arc<Upstream>]) -> Arc<Upstream> {
+            Upstream::new(config, known, &self.0, &self.1)
+        }
+    }
+
+    fn of(config: &config::Upstream) -> Arc<Upstream> {
+        Maker::new().make(config, &[])
+    }
+
+    fn ports(upstream: &Upstream, times: usize) -> Vec<u16> {
+        let chosen = (0..times).filter_map(|_| upstream.choose(&[], None));
+        let mut ports: Vec<_> = chosen.map(|peer| peer.address.port()).collect();
+        ports.sort_unstable();
+        ports
+    }
+
+    fn peer(upstream: &Upstream, place: usize) -> Arc<Peer> {
+        upstream.members().peers[place].clone()
+    }
+
+    #[tokio::test]
+    async fn peers_take_turns() {
+        assert_eq!(ports(&of(&three()), 6), [1, 1, 2, 2, 3, 3]);
+    }
+
+    #[tokio::test]
+    async fn a_peer_that_is_not_well_is_asked_only_when_none_is() {
+        let upstream = of(&three());
+        for place in [0, 1] {
+            peer(&upstream, place).probed(false, &probe("/"));
+        }
+        assert_eq!(ports(&upstream, 3), [3, 3, 3]);
+        let tried = [peer(&upstream, 2).address];
+        assert!(
+            upstream.choose(&tried, None).is_none(),
+            "well is better than untried"
+        );
+        assert!(!upstream.has_untried(&tried));
+        peer(&upstream, 2).probed(false, &probe("/"));
+        assert!(upstream.choose(&tried, None).is_some());
+        assert!(upstream.has_untried(&tried));
+    }
+
+    #[tokio::test]
+    async fn a_peer_that_fails_is_left_out_and_never_the_last_ones() {
+        let eject = Eject {
+            failures: 2,
+            time: Duration::from_secs(60),
+            time_max: Duration::from_secs(60),
+            share: 50,
         };
-        Upstream::new(&config, known)
+        let upstream = of(&config::Upstream {
+            eject: Some(eject),
+            ..three()
+        });
+        for place in 0..3 {
+            for _ in 0..2 {
+                upstream.judge(&peer(&upstream, place), Verdict::Bad);
+            }
+        }
+        let ejected = upstream
+            .members()
+            .peers
+            .iter()
+            .filter(|peer| peer.is_ejected())
+            .count();
+        assert_eq!(ejected, 1);
+        assert_eq!(ports(&upstream, 4), [2, 2, 3, 3]);
     }
 
-    fn three() -> Upstream {
-        of(&["127.0.0.1:1", "127.0.0.1:2", "127.0.0.1:3"], None, &[])
+    #[tokio::test]
+    async fn a_name_without_an_address_is_nobody() {
+        let upstream = of(&config::Upstream::of("a", &["nobody.invalid:1"]));
+        let Err(refusal) = upstream.begin(&[], None).await else {
+            panic!("somebody");
+        };
+        assert_eq!(refusal, Refusal::Unresolved);
+        upstream.set_peers(&[("127.0.0.1:1".parse().unwrap(), 1)]);
+        assert!(upstream.begin(&[], None).await.is_ok());
     }
 
-    #[test]
-    fn peers_take_turns() {
-        let upstream = three();
-        let places: Vec<_> = (0..6)
-            .filter_map(|_| upstream.choose(&[]))
-            .map(|(place, _)| place)
+    #[tokio::test]
+    async fn what_says_the_same_is_the_same_and_what_does_not_knows_who_stays() {
+        let maker = Maker::new();
+        let before = maker.make(&three(), &[]);
+        let known = [before.clone()];
+        assert!(Arc::ptr_eq(&before, &maker.make(&three(), &known)));
+        peer(&before, 0).probed(false, &probe("/"));
+        let more = ["127.0.0.1:4", "127.0.0.1:3", "127.0.0.1:1"];
+        let after = maker.make(&config::Upstream::of("a", &more), &known);
+        assert_eq!(ports(&after, 4), [3, 3, 4, 4]);
+        assert!(Arc::ptr_eq(&peer(&before, 0), &peer(&after, 0)));
+        // Who is asked something else counts as well until it is asked.
+        let mut other = config::Upstream::of("a", &more);
+        other.health = Some(probe("/other"));
+        assert_eq!(ports(&maker.make(&other, &known), 3), [1, 3, 4]);
+    }
+
+    #[tokio::test]
+    async fn who_has_gone_finishes_what_it_has() {
+        let upstream = of(&three());
+        let attempt = upstream.begin(&[], None).await.unwrap();
+        let gone = attempt.peer.clone();
+        let left: Vec<_> = upstream
+            .members()
+            .peers
+            .iter()
+            .map(|peer| (peer.address, peer.weight))
+            .filter(|(address, _)| *address != gone.address)
             .collect();
-        assert_eq!(places, [0, 1, 2, 0, 1, 2]);
-    }
-
-    #[test]
-    fn a_peer_that_is_not_well_is_asked_only_when_none_is() {
-        let upstream = three();
-        upstream.peers[0].set_well(false);
-        upstream.peers[1].set_well(false);
-        assert!((0..6).all(|_| upstream.choose(&[]).unwrap().0 == 2));
-        assert!(upstream.choose(&[2]).is_some());
-        assert_eq!(upstream.choose(&[0, 1, 2]), None);
-    }
-
-    #[test]
-    fn a_name_without_an_address_is_passed_over() {
-        let upstream = of(&["echo:8080"], None, &[]);
-        assert_eq!(upstream.choose(&[]), None);
-        upstream.peers[0].set_address("127.0.0.1:8080".parse().unwrap());
-        assert!(upstream.choose(&[]).is_some());
-    }
-
-    #[test]
-    fn a_peer_that_stays_is_as_well_as_it_was_unless_it_is_asked_something_else() {
-        let before = [Arc::new(of(
-            &["127.0.0.1:1", "echo:8080"],
-            Some("/health"),
-            &[],
-        ))];
-        before[0].peers[0].set_well(false);
-        before[0].peers[1].set_address("127.0.0.1:2".parse().unwrap());
-        let more = ["127.0.0.1:3", "echo:8080", "127.0.0.1:1"];
-        let after = of(&more, Some("/health"), &before);
-        let well: Vec<_> = after.peers.iter().map(|peer| peer.is_well()).collect();
-        assert_eq!(well, [true, true, false]);
-        assert!(after.peers[1].address().is_some());
-        let after = of(&more, Some("/other"), &before);
-        assert!(after.peers.iter().all(|peer| peer.is_well()));
+        upstream.set_peers(&left);
+        assert_eq!(gone.open(), 1);
+        assert!(!ports(&upstream, 9).contains(&gone.address.port()));
+        drop(attempt);
+        assert_eq!(gone.open(), 0);
     }
 }

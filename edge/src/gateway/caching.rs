@@ -12,7 +12,7 @@ use pingora::{Error, Result};
 use super::inquiry::{Inquiry, Step, Verdict};
 use super::request::{self, forwarded, host_and_port};
 use super::serving::{serve, stream};
-use super::{Context, Gateway, Held, in_time};
+use super::{Context, Gateway, Held, in_time, is_over};
 use crate::cache::{self, Asking, Despite, Fwd, KeyPart, Told};
 use crate::exchange::{CacheState, Upstream};
 use crate::fetch::{Fetch, Fetcher};
@@ -206,7 +206,7 @@ impl Gateway {
             }
             Verdict::Stream(head) => stream(session, context, reader, &head, told).await?,
             Verdict::Refuse(refusal) => context.refuse(session, refusal).await?,
-            Verdict::Again if time_is_over(context) => {
+            Verdict::Again if is_over(context) => {
                 context.refuse(session, Refusal::ResponseTimeout).await?;
             }
             Verdict::Again => return Ok(Attempt::Again),
@@ -340,11 +340,6 @@ fn patience(context: &Held) -> Duration {
     timeout.map_or(PATIENCE, |timeout| timeout / 2)
 }
 
-fn time_is_over(context: &Held) -> bool {
-    let deadline = context.deadline();
-    deadline.expired().is_some() || deadline.left().is_some_and(|left| left.is_zero())
-}
-
 fn has_range(session: &Session) -> bool {
     session.req_header().headers.contains_key(header::RANGE)
 }
@@ -389,6 +384,10 @@ fn fetch_of(
         key: inquiry.key.clone(),
         name,
         request: asking(request, context, kept.as_deref())?,
+        belongs: context.rule().and_then(|rule| {
+            let client = &context.exchange.client;
+            rule.upstream.key(client, &request.headers)
+        }),
         fields: request.headers.clone(),
         asked: inquiry.asked.clone(),
         validating: kept,

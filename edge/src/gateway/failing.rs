@@ -1,9 +1,9 @@
-//! What becomes of a request that fails: tried again, answered, or cut.
+//! What becomes of a request that fails: answered, or cut.
 
 use pingora::proxy::Session;
 use pingora::{Error, ErrorSource, ErrorType};
 
-use super::{Context, Gateway};
+use super::{Context, Gateway, Held};
 use crate::deadline::Expired;
 use crate::refusal::Refusal;
 use crate::upstream;
@@ -14,13 +14,8 @@ impl Gateway {
         if let Some(refusal) = &context.exchange.refusal {
             return refusal.clone();
         }
-        match context.deadline().expired() {
-            Some(Expired::Body) => return Refusal::RequestTimeout,
-            Some(Expired::Answer) if !context.exchange.body_arrived => {
-                return Refusal::RequestTimeout;
-            }
-            Some(Expired::Answer) => return Refusal::ResponseTimeout,
-            None => {}
+        if context.deadline().expired().is_some() {
+            return late(context);
         }
         match error.esource() {
             ErrorSource::Upstream => upstream::refusal(error),
@@ -31,34 +26,12 @@ impl Gateway {
                 ErrorType::ReadError
                 | ErrorType::WriteError
                 | ErrorType::WriteTimedout
-                | ErrorType::ConnectionClosed => Refusal::ClientClosed,
+                | ErrorType::ConnectionClosed
+                // A stream that was reset.
+                | ErrorType::H2Error => Refusal::ClientClosed,
                 _ => Refusal::BadRequest,
             },
             ErrorSource::Internal | ErrorSource::Unset => Refusal::Internal,
-        }
-    }
-
-    /// Only what may be repeated is, and only where nothing says that the peer is at fault.
-    pub(super) fn decide_retry(
-        &self,
-        session: &Session,
-        error: &mut Error,
-        context: &mut Context,
-        reused: bool,
-    ) {
-        let repeatable = session.req_header().method.is_idempotent()
-            && !session.as_ref().retry_buffer_truncated();
-        if repeatable && context.deadline().expired().is_none() {
-            error.retry.decide_reuse(reused);
-        } else {
-            error.set_retry(false);
-        }
-        context.deadline().peer_done();
-        if error.retry() {
-            context.exchange.upstream.tried.pop();
-        } else if let (ErrorSource::Upstream, Some(rule)) = (error.esource(), context.rule()) {
-            self.metrics
-                .count_failure(&rule.upstream.name, &self.refusal(error, context));
         }
     }
 
@@ -89,5 +62,14 @@ impl Gateway {
             tracing::debug!(id = context.exchange.id, %error, "answer_not_sent");
         }
         error_code
+    }
+}
+
+/// Who was too slow, now that the time is over.
+pub(super) fn late(context: &Held) -> Refusal {
+    match context.deadline().expired() {
+        Some(Expired::Body) => Refusal::RequestTimeout,
+        _ if !context.exchange.body_arrived => Refusal::RequestTimeout,
+        _ => Refusal::ResponseTimeout,
     }
 }

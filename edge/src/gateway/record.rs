@@ -1,6 +1,6 @@
 //! What the access log is told of an exchange.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, SystemTime};
 
 use http::{StatusCode, header};
@@ -33,9 +33,7 @@ pub(super) fn line<'a>(request: &'a RequestHeader, context: &'a Held) -> Line<'a
         bytes_in: 0,
         bytes_out: 0,
         upstream: upstream.map_or("", |upstream| &upstream.name),
-        peer: upstream.map_or("", |upstream| {
-            upstream.peer_name(exchange.upstream.tried.last())
-        }),
+        peer: exchange.upstream.tried.last().copied(),
         tries: exchange.upstream.tried.len(),
         total_ms: times.total,
         upstream_ms: times.upstream,
@@ -70,7 +68,7 @@ pub(super) struct Record {
     client: IpAddr,
     pub(super) route: String,
     upstream: String,
-    peer: String,
+    peer: Option<SocketAddr>,
 }
 
 impl Record {
@@ -81,7 +79,7 @@ impl Record {
             client: line.client,
             route: line.route.to_owned(),
             upstream: line.upstream.to_owned(),
-            peer: line.peer.to_owned(),
+            peer: line.peer,
             method: line.method.to_owned(),
             host: line.host.to_owned(),
             path: line.path.to_owned(),
@@ -103,7 +101,7 @@ impl Record {
             bytes_in: end.inward.bytes,
             bytes_out: end.outward.bytes,
             upstream: &self.upstream,
-            peer: &self.peer,
+            peer: self.peer,
             tries: 1,
             total_ms: end.lasted,
             upstream_ms: None,

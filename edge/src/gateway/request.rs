@@ -1,6 +1,6 @@
 //! The request's head: what it names, and how the peer gets it.
 
-use http::{HeaderMap, HeaderValue, Version, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Version, header};
 use pingora::Result;
 use pingora::http::RequestHeader;
 use pingora::proxy::Session;
@@ -26,6 +26,44 @@ pub(super) fn forwarded<'a>(headers: &'a HeaderMap, context: &Held) -> Forwarded
         proto: proto.and_then(|proto| proto.to_str().ok()),
         host: headers.get(forward::X_FORWARDED_HOST),
     }
+}
+
+/// What speaks of a connection of HTTP/2 that nobody upgrades to (RFC 9113 3.1).
+const HTTP2_SETTINGS: HeaderName = HeaderName::from_static("http2-settings");
+
+/// The head that a peer gets, in the words of HTTP/1.1.
+pub(super) fn outgoing(session: &mut Session, context: &Held) -> Result<Box<RequestHeader>> {
+    let bodiless = session.downstream_session.is_body_empty();
+    let mut request = Box::new(session.req_header().clone());
+    let trailers = takes_trailers(&request.headers);
+    for name in forward::hop_by_hop(&request.headers) {
+        request.remove_header(&name);
+    }
+    request.remove_header(&HTTP2_SETTINGS);
+    if trailers && request.version == Version::HTTP_2 {
+        // Only an answer over HTTP/2 has some that pass.
+        request.insert_header(header::TE, "trailers")?;
+    }
+    if request.version == Version::HTTP_2 {
+        // Pingora could not tell the client to go on.
+        request.remove_header(&header::EXPECT);
+    }
+    forward(&mut request, context)?;
+    request.set_version(Version::HTTP_11);
+    // The body is framed anew: by its length, or in chunks.
+    let framed = request.headers.contains_key(header::CONTENT_LENGTH);
+    let chunked = request.remove_header(&header::TRANSFER_ENCODING).is_some();
+    if chunked || !(bodiless || framed) {
+        request.insert_header(header::TRANSFER_ENCODING, "chunked")?;
+    }
+    Ok(request)
+}
+
+/// Does the client take what follows a body (RFC 9110 6.5.1)?
+fn takes_trailers(headers: &HeaderMap) -> bool {
+    let fields = headers.get_all(header::TE).iter();
+    let mut words = fields.flat_map(|field| field.as_bytes().split(|&b| b == b','));
+    words.any(|word| word.trim_ascii().eq_ignore_ascii_case(b"trailers"))
 }
 
 /// The head as the peer sees it.

@@ -221,13 +221,17 @@ async fn begin(
     context.exchange.status = head.status.as_u16();
     context.connection.keep_date(head.headers.get(header::DATE));
     context.deadline().head_sent();
+    if session.is_http2() {
+        // A stream cannot be cut from outside: a write ends by the deadline of its own.
+        session.set_write_timeout(context.deadline().left());
+    }
     session
         .write_response_header(head, end)
         .await
         .map_err(Error::into_down)
 }
 
-async fn write(session: &mut Session, body: Option<Bytes>, end: bool) -> Result<()> {
+pub(super) async fn write(session: &mut Session, body: Option<Bytes>, end: bool) -> Result<()> {
     session
         .write_response_body(body, end)
         .await

@@ -15,10 +15,11 @@ use prometheus::IntGauge;
 use super::record::Record;
 use super::serving::frame;
 use super::{Context, Gateway, Held, in_time, request};
-use crate::handshake::{self, Answer, Opened};
+use crate::handshake::{self, Answer, Asked, Opened};
 use crate::metrics::WebSockets;
 use crate::refusal::Refusal;
 use crate::tunnel::{End, MessageLimit, Tunnel};
+use crate::upstream::Attempt;
 use crate::websocket::{Offers, Place, Settings};
 use crate::{forward, respond};
 
@@ -40,17 +41,18 @@ impl Gateway {
         request.insert_header(header::CONNECTION, "Upgrade")?;
         request.insert_header(header::UPGRADE, "websocket")?;
         match self.ask_peer(request, context).await {
-            Ok(Answer::Switched { head, opened }) => {
-                self.open(session, context, head, opened, place).await
+            Ok((attempt, Answer::Switched { head, opened })) => {
+                let held = (place, attempt);
+                self.open(session, context, head, opened, held).await
             }
-            Ok(Answer::Other {
-                head,
-                session: peer,
-            }) => pass_through(session, context, head, peer).await,
+            Ok((
+                _attempt,
+                Answer::Other {
+                    head,
+                    session: peer,
+                },
+            )) => pass_through(session, context, head, peer).await,
             Err(refusal) => {
-                if let Some(rule) = context.rule() {
-                    self.metrics.count_failure(&rule.upstream.name, &refusal);
-                }
                 let route = context.plan.figures(&context.exchange);
                 self.metrics.websocket_refused(route, &refusal);
                 context.refuse(session, refusal).await
@@ -62,7 +64,7 @@ impl Gateway {
         &self,
         mut request: Box<RequestHeader>,
         context: &mut Context,
-    ) -> Result<Answer, Refusal> {
+    ) -> Result<(Attempt, Answer), Refusal> {
         let left = context.deadline().left();
         let timeout = &context.rule().ok_or(Refusal::Internal)?.timeout;
         let connect = context.connect_within(timeout);
@@ -73,8 +75,15 @@ impl Gateway {
         offer(&mut request, &offers).map_err(|_| Refusal::Internal)?;
         let upstream = &rule.upstream;
         exchange.upstream.began = Some(Instant::now());
-        let tried = &mut exchange.upstream.tried;
-        let asking = handshake::ask(&self.connector, upstream, tried, request, &offers, connect);
+        let key = upstream.key(&exchange.client, &request.headers);
+        let mut asked = Asked {
+            tried: &mut exchange.upstream.tried,
+            key: key.as_deref(),
+            connect,
+            attempt: rule.timeout.attempt,
+            metrics: &self.metrics,
+        };
+        let asking = handshake::ask(&self.connector, upstream, &mut asked, &request, &offers);
         let answer = in_time(left, asking).await;
         let answer = answer.unwrap_or(Err(Refusal::ResponseTimeout));
         exchange.upstream_done();
@@ -88,7 +97,7 @@ impl Gateway {
         context: &mut Context,
         mut head: Box<ResponseHeader>,
         opened: Opened,
-        place: Place,
+        held: (Place, Attempt),
     ) -> Result<()> {
         context.deadline().stop();
         context.exchange.status = StatusCode::SWITCHING_PROTOCOLS.as_u16();
@@ -110,7 +119,7 @@ impl Gateway {
             .and_then(Result::ok)
             .flatten()
             .unwrap_or_default();
-        let tunnel = self.tunnel(session, context, opened, from_client, place);
+        let tunnel = self.tunnel(session, context, opened, from_client, held);
         if let Some(tunnel) = tunnel {
             context.connection.hand_over(tunnel);
         }
@@ -123,7 +132,7 @@ impl Gateway {
         context: &Held,
         opened: Opened,
         from_client: Bytes,
-        place: Place,
+        held: (Place, Attempt),
     ) -> Option<Tunnel> {
         let rule = context.rule()?;
         let websocket = rule.websocket.as_ref()?;
@@ -141,7 +150,7 @@ impl Gateway {
                 key: context.exchange.client.key,
                 epoch: self.started,
             }),
-            closed: self.closed(session, context, &figures, place),
+            closed: self.closed(session, context, &figures, held),
             figures,
             entered: self.sockets.enter(),
         })
@@ -153,7 +162,7 @@ impl Gateway {
         session: &Session,
         context: &Held,
         figures: &WebSockets,
-        place: Place,
+        held: (Place, Attempt),
     ) -> Box<dyn FnOnce(End) + Send + Sync> {
         figures.opened.inc();
         let open = Open::new(figures.open.clone());
@@ -161,7 +170,7 @@ impl Gateway {
         let record = Record::new(session, context);
         let (log, metrics) = (context.plan.log.clone(), self.metrics.clone());
         Box::new(move |end: End| {
-            drop((open, place));
+            drop((open, held));
             lifetime.observe(end.lasted.as_secs_f64());
             metrics.websocket_closed(&record.route, end.ending);
             log.write(&record.closed(end));

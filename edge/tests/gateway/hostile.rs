@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 use edge::serve::Edge;
 
 use crate::support::{
-    Answer, Client, Upstream, edge, edge_with_log, figure_becomes, get, ms, no, nobody, ok,
-    request, route_to, soon,
+    Answer, Client, Upstream, edge, edge_with, edge_with_log, figure_becomes, get, ms, no, nobody,
+    ok, request, route_to, soon,
 };
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpSocket;
@@ -113,8 +113,9 @@ async fn a_request_hidden_in_a_body_is_never_answered() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn who_speaks_http_2_is_told_so() {
-    let edge = edge(&route_to(nobody().await, "websocket = true")).await;
+async fn who_speaks_http_2_where_it_is_off_is_told_so() {
+    let tables = route_to(nobody().await, "websocket = true");
+    let (edge, _log) = edge_with(&tables, |config| config.server.http2 = false).await;
     let mut client = Client::connect(edge.address()).await;
     client.send("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").await;
     let answer = client.answer().await;

@@ -46,6 +46,19 @@ pub(crate) async fn edge(tables: &str) -> Edge {
 }
 
 async fn start(tables: &str, log: Option<NonBlocking>) -> Edge {
+    Edge::start(config(tables), log).await.unwrap()
+}
+
+/// The same, after a change of what these tables say.
+pub(crate) async fn edge_with(tables: &str, change: impl FnOnce(&mut Config)) -> (Edge, Log) {
+    let mut config = config(tables);
+    change(&mut config);
+    let (out, log) = log();
+    (Edge::start(config, Some(out)).await.unwrap(), log)
+}
+
+/// What these tables say, on ports that are free.
+pub(crate) fn config(tables: &str) -> Config {
     let (server, rest) = match tables.trim_start().strip_prefix("[server]") {
         Some(tables) => tables.split_once("\n[").map_or_else(
             || (tables.to_owned(), String::new()),
@@ -57,19 +70,23 @@ async fn start(tables: &str, log: Option<NonBlocking>) -> Edge {
         "[server]\nlisten = \"127.0.0.1:0\"\n{server}\n\
          [admin]\nlisten = \"127.0.0.1:0\"\n{rest}"
     );
-    let config = Config::read("test.toml", &text).unwrap_or_else(|faults| panic!("{faults}"));
-    Edge::start(config, log).await.unwrap()
+    Config::read("test.toml", &text).unwrap_or_else(|faults| panic!("{faults}"))
 }
 
 /// A gateway that writes an access log, and the log.
 pub(crate) async fn edge_with_log(tables: &str) -> (Edge, Log) {
+    let (out, log) = log();
+    (start(tables, Some(out)).await, log)
+}
+
+fn log() -> (NonBlocking, Log) {
     let lines = Lines::default();
     let (out, guard) = tracing_appender::non_blocking(lines.clone());
     let log = Log {
         lines,
         _guard: guard,
     };
-    (start(tables, Some(out)).await, log)
+    (out, log)
 }
 
 #[derive(Clone, Default)]
@@ -476,6 +493,17 @@ impl Upstream {
         F: Future<Output = ()> + Send + 'static,
     {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        Self::serve_on(listener, serve)
+    }
+
+    /// Serves each connection of this listener so.
+    pub(crate) fn serve_on<F>(
+        listener: TcpListener,
+        serve: impl Fn(Visit) -> F + Send + 'static,
+    ) -> Self
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
         let address = listener.local_addr().unwrap();
         let heard = Arc::new(Heard::default());
         let own = heard.clone();

@@ -1,0 +1,168 @@
+//! The way of a request to a peer and of its answer back.
+
+use std::time::{Duration, Instant};
+
+use http::{Method, StatusCode, header};
+use pingora::http::ResponseHeader;
+use pingora::proxy::Session;
+use pingora::{Error, Result};
+
+use super::conversing::{Clock, next};
+use super::serving::{frame, write};
+use super::trying::{Answer, Failure};
+use super::upload::Upload;
+use super::{Context, Gateway, caching, failing, request};
+use crate::conversation::Event;
+use crate::refusal::Refusal;
+use crate::{cache, respond};
+
+/// A connection from the pool may have been closed meanwhile: so often another one is taken.
+const MOST_STALE: usize = 3;
+/// A client that is answered before it has sent all may go on for so long, and be heard by nobody.
+const LINGER: Duration = Duration::from_secs(1);
+
+impl Gateway {
+    /// Asks peers until one answers, and passes its answer on.
+    pub(super) async fn proxy(&self, session: &mut Session, context: &mut Context) -> Result<()> {
+        let Some(rule) = context.rule() else {
+            return context.refuse(session, Refusal::Internal).await;
+        };
+        let upstream = rule.upstream.clone();
+        upstream.budget.request(Instant::now());
+        let kept = upstream.config.retry.as_ref().map_or(0, |retry| retry.body);
+        let mut upload = Upload::new(session, kept);
+        let request = request::outgoing(session, context)?;
+        let mut stale = 0;
+        loop {
+            let tried = self.try_peer(session, context, &request, &mut upload);
+            let failure = match tried.await {
+                Ok(answer) => return self.pass(session, context, answer, upload).await,
+                // So many at once are no accident.
+                Err(Failure::Stale) if stale == MOST_STALE => Failure::closed(),
+                Err(failure) => failure,
+            };
+            match failure {
+                Failure::Stale => {
+                    stale += 1;
+                    context.exchange.upstream.tried.pop();
+                }
+                Failure::Unwanted => {}
+                failure if self.may_repeat(session, context, &failure, &upload) => {}
+                failure => return self.fail(session, context, failure, &upload).await,
+            }
+            upload.rewind();
+        }
+    }
+
+    /// No peer has answered: the client is told why.
+    async fn fail(
+        &self,
+        session: &mut Session,
+        context: &mut Context,
+        failure: Failure,
+        upload: &Upload,
+    ) -> Result<()> {
+        context.exchange.upstream_done();
+        let refusal = match failure {
+            Failure::Client(error) => return Err(error.into_down()),
+            Failure::Peer { refusal, .. } => refusal,
+            Failure::Over => failing::late(context),
+            Failure::Stale | Failure::Unwanted => Refusal::UpstreamClosed,
+        };
+        if !upload.has_arrived() {
+            session.set_keepalive(None);
+        }
+        context.refuse(session, refusal).await
+    }
+
+    /// Passes an answer on, and what the client still has to say.
+    async fn pass(
+        &self,
+        session: &mut Session,
+        context: &mut Context,
+        answer: Answer,
+        mut upload: Upload,
+    ) -> Result<()> {
+        let Answer {
+            mut attempt,
+            mut conversation,
+            mut head,
+        } = answer;
+        upload.forget();
+        let bodiless = session.req_header().method == Method::HEAD
+            || [StatusCode::NO_CONTENT, StatusCode::NOT_MODIFIED].contains(&head.status);
+        self.dress(session, context, &mut head)?;
+        let written = session.write_response_header(head, bodiless).await;
+        written.map_err(Error::into_down)?;
+        // The time for a try was for the head.
+        let mut clock = Clock::of_exchange(context);
+        loop {
+            let next = next(session, context, &mut conversation, &mut clock, &mut upload);
+            let event = match next.await {
+                Ok(Some(event)) => event,
+                Ok(None) => continue,
+                Err(broken) => return Err(broken.after_the_head(&mut attempt)),
+            };
+            match event {
+                Event::Body(part) if !bodiless => {
+                    // Over HTTP/2 nothing else ends a write that the client does not take.
+                    let written = clock.run(write(session, Some(part), false)).await;
+                    written.map_err(|broken| broken.after_the_head(&mut attempt))??;
+                }
+                Event::Trailers(trailers) if session.downstream_session.is_http2() => {
+                    let written = session.downstream_session.write_response_trailers(trailers);
+                    written.await.map_err(Error::into_down)?;
+                    break;
+                }
+                Event::End | Event::Trailers(_) => {
+                    context.exchange.upstream_done();
+                    if !bodiless {
+                        write(session, None, true).await?;
+                    }
+                    break;
+                }
+                _ => {}
+            }
+        }
+        context.exchange.upstream_done();
+        conversation
+            .end(&self.fetcher.connector, &attempt.peer.http)
+            .await;
+        if !upload.has_arrived() {
+            linger(session).await;
+        }
+        Ok(())
+    }
+
+    /// The head as the client sees it. What it says has changed is kept no longer.
+    fn dress(
+        &self,
+        session: &Session,
+        context: &mut Context,
+        head: &mut ResponseHeader,
+    ) -> Result<()> {
+        self.invalidate(session, context, head);
+        let cache_status = caching::passed_by(context);
+        if cache_status.is_some() {
+            // What the cache kept from clients on its own way is kept from them on this one, too.
+            for name in cache::TAG_FIELDS {
+                head.remove_header(&name);
+            }
+        }
+        respond::dress(head, &context.exchange, cache_status)?;
+        frame(head)?;
+        context.exchange.status = head.status.as_u16();
+        context.connection.keep_date(head.headers.get(header::DATE));
+        context.deadline().head_sent();
+        Ok(())
+    }
+}
+
+/// A connection that is closed while its client sends would lose the answer on its way.
+async fn linger(session: &mut Session) {
+    if !session.downstream_session.is_http2() {
+        session.set_total_drain_timeout(Some(LINGER));
+        // What does not come is not missed.
+        let _ = session.drain_request_body().await;
+    }
+}

@@ -1,0 +1,77 @@
+//! One try at a peer, from its choice to what came of it.
+
+use std::sync::Arc;
+
+use super::places::Place;
+use super::{Peer, Upstream};
+use crate::breaker::Admitted;
+use crate::refusal::Refusal;
+
+/// One try at a peer: while it lasts it counts as open there. Whoever drops it without saying
+/// what came of it says nothing for or against the peer.
+pub(crate) struct Attempt {
+    pub(crate) upstream: Arc<Upstream>,
+    pub(crate) peer: Arc<Peer>,
+    _place: Place,
+    admitted: Option<Admitted>,
+}
+
+impl Attempt {
+    pub(super) fn new(
+        upstream: Arc<Upstream>,
+        peer: Arc<Peer>,
+        place: Place,
+        admitted: Option<Admitted>,
+    ) -> Self {
+        peer.enter();
+        Self {
+            upstream,
+            peer,
+            _place: place,
+            admitted,
+        }
+    }
+
+    /// What came of it.
+    pub(crate) fn judge(&mut self, verdict: Verdict) {
+        self.upstream.judge(&self.peer, verdict);
+        let good = verdict == Verdict::Good;
+        self.upstream.record(self.admitted.take(), Some(good));
+    }
+}
+
+impl Drop for Attempt {
+    fn drop(&mut self) {
+        self.peer.leave();
+        self.upstream.record(self.admitted.take(), None);
+    }
+}
+
+/// What a try says of its peer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    /// It answered, if only to say no; the answer itself may still be on its way.
+    Good,
+    /// It answered 5xx, or what is no answer, or not to the end.
+    Bad,
+    /// It did not answer at all.
+    Unreachable,
+}
+
+impl Verdict {
+    /// What an answer of this status says.
+    pub(crate) fn of(status: http::StatusCode) -> Self {
+        match status.is_server_error() {
+            true => Self::Bad,
+            false => Self::Good,
+        }
+    }
+
+    /// What a try says that came to no answer.
+    pub(crate) fn without_answer(refusal: &Refusal) -> Self {
+        match refusal {
+            Refusal::UpstreamInvalid | Refusal::TlsFailed => Self::Bad,
+            _ => Self::Unreachable,
+        }
+    }
+}
