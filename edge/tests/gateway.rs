@@ -4,6 +4,8 @@
 
 #[path = "gateway/admin.rs"]
 mod admin;
+#[path = "gateway/balancing.rs"]
+mod balancing;
 #[path = "gateway/caching.rs"]
 mod caching;
 #[path = "gateway/clauses.rs"]
@@ -12,16 +14,30 @@ mod clauses;
 mod collapsing;
 #[path = "gateway/deadlines.rs"]
 mod deadlines;
+#[path = "gateway/discovery.rs"]
+mod discovery;
+#[path = "gateway/dns.rs"]
+mod dns;
 #[path = "gateway/ending.rs"]
 mod ending;
+#[path = "gateway/failures.rs"]
+mod failures;
 #[path = "gateway/forwarding.rs"]
 mod forwarding;
 #[path = "gateway/frames.rs"]
 mod frames;
 #[path = "gateway/hostile.rs"]
 mod hostile;
+#[path = "gateway/http2.rs"]
+mod http2;
+#[path = "gateway/http2_client.rs"]
+mod http2_client;
+#[path = "gateway/identities.rs"]
+mod identities;
 #[path = "gateway/limits.rs"]
 mod limits;
+#[path = "gateway/proxy_protocol.rs"]
+mod proxy_protocol;
 #[path = "gateway/purging.rs"]
 mod purging;
 #[path = "gateway/relay.rs"]
@@ -36,6 +52,8 @@ mod stale;
 mod strangers;
 #[path = "gateway/support.rs"]
 mod support;
+#[path = "gateway/tls.rs"]
+mod tls;
 #[path = "gateway/validating.rs"]
 mod validating;
 #[path = "gateway/websockets.rs"]
