@@ -35,7 +35,24 @@ impl Stock {
     }
 }
 
+impl From<Target> for Admin {
+    fn from(admin: Target) -> Self {
+        Self { admin }
+    }
+}
+
 impl Admin {
+    /// Is edge ready?
+    pub(crate) async fn ready(&self) -> Result<(), Failure> {
+        self.ask("GET", "/readyz").await.map(|_| ())
+    }
+
+    /// What all figures of this name come to.
+    pub(crate) async fn sum(&self, name: &str) -> Result<f64, Failure> {
+        let text = self.ask("GET", "/metrics").await?;
+        Ok(sum(&text, name))
+    }
+
     pub(crate) async fn stock(&self) -> Result<Stock, Failure> {
         let text = self.ask("GET", "/metrics").await?;
         stock(&text).ok_or_else(|| "metrics: nothing of the cache".to_owned())
@@ -76,9 +93,29 @@ fn stock(metrics: &str) -> Option<Stock> {
     })
 }
 
+/// Over all labels; a figure that is not there yet is zero.
+fn sum(metrics: &str, name: &str) -> f64 {
+    let figures = metrics.lines().filter_map(|line| {
+        let rest = line.strip_prefix(name)?;
+        let value = match rest.strip_prefix('{') {
+            Some(labels) => labels.rsplit_once("} ")?.1,
+            None => rest.strip_prefix(' ')?,
+        };
+        value.parse::<f64>().ok()
+    });
+    figures.fold(0.0, |sum, figure| sum + figure)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn figures_are_summed_over_their_labels() {
+        let metrics = "a{x=\"1\"} 2\na{x=\"} 9\"} 3\nab 7\na_b{x=\"1\"} 5\nb 1\n";
+        assert_eq!(sum(metrics, "a"), 5.0);
+        assert_eq!((sum(metrics, "ab"), sum(metrics, "c")), (7.0, 0.0));
+    }
 
     #[test]
     fn the_stock_is_among_the_metrics() {

@@ -1,11 +1,17 @@
 //! A bounded load for a gateway on this machine: many upgrades, sockets, clients, all at once,
-//! what happens to open sockets when something ends or nobody reads, or what the cache keeps.
+//! what happens to open sockets when something ends or nobody reads, what the cache keeps, or what
+//! becomes of requests when peers fail.
 
 mod admin;
+mod bodies;
 mod burst;
+mod certificates;
+mod child;
+mod churn;
 mod clients;
 mod drain;
 mod ends;
+mod events;
 mod fill;
 mod flood;
 mod herd;
@@ -13,11 +19,13 @@ mod hits;
 mod http1;
 mod objects;
 mod origin;
+mod peer;
 mod process;
 mod report;
 mod signals;
 mod sockets;
 mod talk;
+mod tally;
 mod target;
 mod units;
 mod upgrades;
@@ -63,6 +71,17 @@ enum Load {
     Objects(objects::Many),
     /// Reads kept objects at random: does a hit among many cost what one among few does?
     Hits(hits::Hits),
+    /// Has one peer after the other fail: what becomes of the requests?
+    Churn(churn::Churn),
+    /// Passes large bodies: does edge hold them back, or hold them?
+    Bodies(bodies::Bodies),
+    /// Passes server-sent events: how much later do they arrive?
+    Events(events::Events),
+    /// Connects through TLS while the certificates change: does every handshake succeed?
+    Certificates(certificates::Certificates),
+    /// A peer, as the other loads start it.
+    #[command(hide = true)]
+    Peer(peer::Peer),
 }
 
 #[tokio::main(worker_threads = 2)]
@@ -79,6 +98,11 @@ async fn main() -> ExitCode {
         Load::Herd(load) => load.run().await,
         Load::Objects(load) => load.run().await,
         Load::Hits(load) => load.run().await,
+        Load::Churn(load) => load.run().await,
+        Load::Bodies(load) => load.run().await,
+        Load::Events(load) => load.run().await,
+        Load::Certificates(load) => load.run().await,
+        Load::Peer(peer) => peer.run().await,
     };
     match report.write(storm.json) {
         Ok(()) if report.is_good() => ExitCode::SUCCESS,

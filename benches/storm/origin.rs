@@ -47,7 +47,7 @@ const WAITING: u32 = 16_384;
 /// More than this is no head that edge sends.
 const LONGEST: usize = 64 << 10;
 
-fn place(text: &str) -> Result<SocketAddr, String> {
+pub(crate) fn place(text: &str) -> Result<SocketAddr, String> {
     let address: SocketAddr = text.parse().map_err(|_| "expected ADDRESS:PORT")?;
     loopback(&address.ip().to_string())?;
     Ok(address)
@@ -55,18 +55,26 @@ fn place(text: &str) -> Result<SocketAddr, String> {
 
 impl Place {
     pub(crate) fn answer(&self, answers: Answers) -> Result<Origin, Failure> {
-        let listener = listen(self.upstream);
-        let listener = listener.map_err(|error| format!("upstream: {}", error.kind()))?;
-        let requests = Arc::new(AtomicU64::new(0));
-        let accepting = tokio::spawn(accept(listener, answers, requests.clone()));
-        Ok(Origin {
-            requests,
-            accepting,
-        })
+        Origin::at(self.upstream, answers)
     }
 }
 
 impl Origin {
+    pub(crate) fn answering(at: &str, answers: Answers) -> Result<Self, Failure> {
+        Self::at(place(at)?, answers)
+    }
+
+    fn at(address: SocketAddr, answers: Answers) -> Result<Self, Failure> {
+        let listener = listen(address);
+        let listener = listener.map_err(|error| format!("upstream: {}", error.kind()))?;
+        let requests = Arc::new(AtomicU64::new(0));
+        let accepting = tokio::spawn(accept(listener, answers, requests.clone()));
+        Ok(Self {
+            requests,
+            accepting,
+        })
+    }
+
     /// How many requests have come.
     pub(crate) fn requests(&self) -> u64 {
         self.requests.load(Ordering::Relaxed)
@@ -79,7 +87,7 @@ impl Drop for Origin {
     }
 }
 
-fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+pub(crate) fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     let socket = if address.is_ipv4() {
         TcpSocket::new_v4()?
     } else {
@@ -113,7 +121,7 @@ async fn serve(mut stream: TcpStream, answers: Answers, requests: Arc<AtomicU64>
 }
 
 /// The path of the next request, which has no body.
-async fn read_path(stream: &mut TcpStream, buffer: &mut Vec<u8>) -> Option<String> {
+pub(crate) async fn read_path(stream: &mut TcpStream, buffer: &mut Vec<u8>) -> Option<String> {
     loop {
         if let Some(end) = buffer.windows(4).position(|four| four == b"\r\n\r\n") {
             let head: Vec<u8> = buffer.drain(..end + 4).collect();
