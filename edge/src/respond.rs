@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderName, HeaderValue, Method, StatusCode, Version, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Version, header};
 use pingora::Result;
 use pingora::http::ResponseHeader;
 use pingora::proxy::Session;
@@ -110,10 +110,9 @@ async fn refuse_call(
     let mut header = ResponseHeader::build_no_case(StatusCode::OK, Some(6))?;
     let kind = HeaderValue::from_static("application/grpc");
     header.insert_header(header::CONTENT_TYPE, kind)?;
-    header.insert_header(grpc::GRPC_STATUS, grpc::status(&refusal).to_string())?;
-    // Nothing in it needs escaping.
-    let message = [refusal.reason(), ": ", refusal.detail()].concat();
-    header.insert_header(grpc::GRPC_MESSAGE, message)?;
+    for (name, value) in &trailers(&refusal) {
+        header.insert_header(name, value)?;
+    }
     header.insert_header(PROXY_STATUS, proxy_status(&refusal))?;
     header.insert_header(forward::X_REQUEST_ID, exchange.id.as_str())?;
     if session.req_header().version != Version::HTTP_2 {
@@ -122,6 +121,20 @@ async fn refuse_call(
     exchange.status = refusal.status().as_u16();
     exchange.refusal = Some(refusal);
     session.write_response_header(Box::new(header), true).await
+}
+
+/// How a call of gRPC ends that edge refuses, or breaks off. Nothing in it needs escaping.
+pub(crate) fn trailers(refusal: &Refusal) -> HeaderMap {
+    let message = [refusal.reason(), ": ", refusal.detail()].concat();
+    let message = HeaderValue::from_str(&message);
+    let message = message.unwrap_or(HeaderValue::from_static("refused"));
+    HeaderMap::from_iter([
+        (
+            grpc::GRPC_STATUS,
+            HeaderValue::from(u16::from(grpc::status(refusal))),
+        ),
+        (grpc::GRPC_MESSAGE, message),
+    ])
 }
 
 /// Reads a small request body to its end; what is larger, or waits for a `100 Continue` that

@@ -10,7 +10,7 @@ use crate::upstream;
 
 impl Gateway {
     /// What failed, as a refusal: the deadline first, for it ends things by making them fail.
-    fn refusal(&self, error: &Error, context: &Context) -> Refusal {
+    pub(super) fn refusal(&self, error: &Error, context: &Context) -> Refusal {
         if let Some(refusal) = &context.exchange.refusal {
             return refusal.clone();
         }
@@ -69,7 +69,10 @@ impl Gateway {
 pub(super) fn late(context: &Held) -> Refusal {
     match context.deadline().expired() {
         Some(Expired::Body) => Refusal::RequestTimeout,
-        _ if !context.exchange.body_arrived => Refusal::RequestTimeout,
+        // Once an answer has begun, nobody waits for the body alone.
+        _ if !context.exchange.body_arrived && context.exchange.status == 0 => {
+            Refusal::RequestTimeout
+        }
         _ => Refusal::ResponseTimeout,
     }
 }

@@ -14,7 +14,7 @@ use super::upload::Upload;
 use super::{Context, Gateway, caching, failing, request};
 use crate::conversation::Event;
 use crate::refusal::Refusal;
-use crate::{cache, respond};
+use crate::{cache, grpc, respond};
 
 /// A connection from the pool may have been closed meanwhile: so often another one is taken.
 const MOST_STALE: usize = 3;
@@ -101,13 +101,18 @@ impl Gateway {
             let event = match next.await {
                 Ok(Some(event)) => event,
                 Ok(None) => continue,
-                Err(broken) => return Err(broken.after_the_head(&mut attempt)),
+                Err(broken) => {
+                    let error = broken.after_the_head(&mut attempt);
+                    return self.break_off(session, context, error).await;
+                }
             };
             match event {
                 Event::Body(part) if !bodiless => {
                     // Over HTTP/2 nothing else ends a write that the client does not take.
-                    let written = clock.run(write(session, Some(part), false)).await;
-                    written.map_err(|broken| broken.after_the_head(&mut attempt))??;
+                    match clock.run(write(session, Some(part), false)).await {
+                        Ok(written) => written?,
+                        Err(broken) => return Err(broken.after_the_head(&mut attempt)),
+                    }
                 }
                 Event::Trailers(trailers) if session.downstream_session.is_http2() => {
                     let written = session.downstream_session.write_response_trailers(trailers);
@@ -132,6 +137,26 @@ impl Gateway {
             linger(session).await;
         }
         Ok(())
+    }
+
+    /// An answer cannot be completed. A call of gRPC is told why, after what it has got already; of
+    /// anything else the end must not look like one.
+    async fn break_off(
+        &self,
+        session: &mut Session,
+        context: &mut Context,
+        error: Box<Error>,
+    ) -> Result<()> {
+        let is_call = grpc::is_grpc(&session.req_header().headers);
+        let refusal = self.refusal(&error, context);
+        if !is_call || !session.downstream_session.is_http2() || refusal == Refusal::ClientClosed {
+            return Err(error);
+        }
+        let trailers = respond::trailers(&refusal);
+        context.exchange.upstream_done();
+        context.exchange.refusal = Some(refusal);
+        let written = session.downstream_session.write_response_trailers(trailers);
+        written.await.map_err(Error::into_down)
     }
 
     /// The head as the client sees it. What it says has changed is kept no longer.
