@@ -86,6 +86,13 @@ pub struct Admitted {
     trial: bool,
 }
 
+impl Admitted {
+    /// Is it to find out whether the upstream is well again?
+    pub fn is_trial(&self) -> bool {
+        self.trial
+    }
+}
+
 impl Circuit {
     /// A closed one.
     pub fn new(now: Instant) -> Self {

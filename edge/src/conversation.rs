@@ -2,15 +2,18 @@
 
 use std::future::poll_fn;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use bytes::Bytes;
 use h2::SendStream;
 use http::{HeaderMap, StatusCode, Version, header};
 use pingora::connectors::http::Connector;
 use pingora::http::{RequestHeader, ResponseHeader};
+use pingora::protocols::SocketDigest;
 use pingora::protocols::http::client::HttpSession;
 use pingora::upstreams::peer::HttpPeer;
 use pingora::{Error, ErrorType, OrErr, Result, RetryType};
+use tokio::time::sleep;
 
 use crate::forward;
 
@@ -56,6 +59,10 @@ pub(crate) enum Event {
 const LONGEST_HEAD: usize = 64 << 10;
 /// It may follow so many interim ones.
 const MOST_INTERIM: usize = 16;
+/// A peer that answers and takes nothing of a request's body for so long will take no more.
+const STALL: Duration = Duration::from_secs(1);
+/// So often that is looked at.
+const STALL_LOOKS: u32 = 10;
 
 impl Conversation {
     /// Sends the head of a request, which is in the words of HTTP/1.1; `secure`: through TLS;
@@ -109,7 +116,18 @@ impl Conversation {
                 }
                 Ok(())
             }
-            None => self.session.write_request_body(part, false).await,
+            None => {
+                let digest = self.session.digest();
+                let socket = digest.and_then(|digest| digest.socket_digest.clone());
+                tokio::select! {
+                    biased;
+                    written = self.session.write_request_body(part, false) => written,
+                    () = has_spoken(socket.as_deref()) => {
+                        let why = "it answers and takes no more";
+                        Err(Error::explain(ErrorType::WriteError, why).into_up())
+                    }
+                }
+            }
         }
     }
 
@@ -219,6 +237,17 @@ impl Conversation {
         Ok(trailers.map_or(Event::End, Event::Trailers))
     }
 
+    /// Was that the whole answer, as far as can be told without waiting?
+    pub(crate) fn is_over(&mut self) -> bool {
+        if let HttpSession::H1(session) = &mut self.session
+            && self.stage == Stage::Body
+            && session.is_body_done()
+        {
+            self.stage = Stage::End;
+        }
+        self.stage == Stage::End
+    }
+
     /// The connection may serve others: it goes back, if both sides have said all.
     pub(crate) async fn end(mut self, connector: &Connector, peer: &HttpPeer) {
         let done = self.said && self.stage == Stage::End && !self.broken;
@@ -233,6 +262,30 @@ impl Conversation {
                 .release_http_session(self.session, peer, idle)
                 .await;
         }
+    }
+}
+
+/// Ready when a peer has said something since this was first polled, and then has taken nothing
+/// for [`STALL`]. Over HTTP/1.1 Pingora does not listen while it writes.
+async fn has_spoken(socket: Option<&SocketDigest>) {
+    let seen = || {
+        let seen = socket?.tcp_info()?;
+        Some((seen.tcpi_bytes_received, seen.tcpi_bytes_acked))
+    };
+    let Some((heard, mut taken)) = seen() else {
+        return std::future::pending().await;
+    };
+    let mut still = 0;
+    while still < STALL_LOOKS {
+        sleep(STALL / STALL_LOOKS).await;
+        let Some((now_heard, now_taken)) = seen() else {
+            return std::future::pending().await;
+        };
+        still = match now_heard > heard && now_taken == taken {
+            true => still + 1,
+            false => 0,
+        };
+        taken = now_taken;
     }
 }
 

@@ -2,14 +2,14 @@
 //! it: whoever goes away leaves the others what they came for.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Instant, SystemTime};
 
 use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 use pingora::ErrorSource;
 use pingora::connectors::http::Connector;
 use pingora::http::{RequestHeader, ResponseHeader};
-use tokio::time::timeout;
+use tokio::time::{timeout, timeout_at};
 
 use crate::cache::{self, Asked, Lifetime, Policy, Reason, Selection};
 use crate::conversation::{Conversation, Event};
@@ -89,16 +89,10 @@ impl Fetcher {
         let Some(rule) = fetch.plan.rules.get(fetch.route) else {
             return;
         };
-        let fetching = self.fetch(&fetch, rule, born);
-        let end = match rule.timeout.response {
-            Some(within) => timeout(within, fetching).await,
-            None => Ok(fetching.await),
-        };
-        let end = end.unwrap_or_else(|_| {
-            let late = Refusal::ResponseTimeout;
-            self.metrics.count_failure(&rule.upstream.name, &late);
-            Err(late)
-        });
+        let by = rule.timeout.response.map(|within| Instant::now() + within);
+        let fetching = self.fetch(&fetch, rule, born, by);
+        let end = within(by, fetching).await;
+        let end = end.unwrap_or(Err(Refusal::ResponseTimeout));
         let result = end.as_ref().copied().unwrap_or("failed");
         self.metrics.fetched(&rule.name, result);
         let end = end.map(drop);
@@ -106,13 +100,19 @@ impl Fetcher {
     }
 
     /// Tells what came of it, in a word.
-    async fn fetch(&self, fetch: &Fetch, rule: &Rule, born: u64) -> Result<&'static str, Refusal> {
+    async fn fetch(
+        &self,
+        fetch: &Fetch,
+        rule: &Rule,
+        born: u64,
+        by: Option<Instant>,
+    ) -> Result<&'static str, Refusal> {
         let mut spent = Upstream {
             began: Some(Instant::now()),
             ..Upstream::default()
         };
         let mut request = fetch.request.clone();
-        let mut arriving = self.ask(fetch, rule, &request, &mut spent).await?;
+        let mut arriving = self.ask(fetch, rule, &request, &mut spent, by).await?;
         if let Some(entry) = &fetch.validating
             && arriving.head.status == StatusCode::NOT_MODIFIED
         {
@@ -128,7 +128,7 @@ impl Fetcher {
             }
             self.connector_takes_back(arriving).await;
             spent.tried.clear();
-            arriving = self.ask(fetch, rule, &request, &mut spent).await?;
+            arriving = self.ask(fetch, rule, &request, &mut spent, by).await?;
         }
         self.take(fetch, rule, arriving, born).await
     }
@@ -140,6 +140,7 @@ impl Fetcher {
         rule: &Rule,
         request: &RequestHeader,
         spent: &mut Upstream,
+        by: Option<Instant>,
     ) -> Result<Arriving, Refusal> {
         let upstream = &rule.upstream;
         let mut stale = 0;
@@ -151,13 +152,13 @@ impl Fetcher {
             fetch.flight.spend(spent);
             let asked_at = SystemTime::now();
             let talking = self.talk(fetch, rule, request, &attempt);
-            let within = rule.timeout.attempt.unwrap_or(Duration::MAX);
-            let late = Failure::of(Failed::Timeout, Refusal::TryTimeout);
-            let heard = timeout(within, talking).await.unwrap_or(Err(late));
+            let try_by = rule.timeout.attempt.map(|time| Instant::now() + time);
+            let heard = within(try_by.into_iter().chain(by).min(), talking).await;
+            let heard = heard.unwrap_or_else(|| Err(Failure::late(by)));
             let failure = match heard {
                 Ok((conversation, head)) => {
                     let status = head.status.as_u16();
-                    attempt.judge(Verdict::of(head.status));
+                    attempt.answered(head.status);
                     let failed = Failed::Status(status);
                     if !is_unwanted(upstream, status) || !may_repeat(upstream, failed, spent) {
                         return Ok(Arriving {
@@ -323,7 +324,7 @@ impl Fetcher {
         }
         fetch.flight.decide(Outcome::Answer(head));
         let mut kept = false;
-        while let Some(chunk) = read(&mut arriving).await? {
+        while let Some(chunk) = self.read(&mut arriving).await? {
             // Pingora has copied it out of its buffer, which is larger.
             filling = filling.and_then(|room| self.fill(fetch, room, &chunk));
             // Kept before its last byte goes out: whoever asks again finds it.
@@ -341,6 +342,24 @@ impl Fetcher {
         }
         self.connector_takes_back(arriving).await;
         Ok(if kept { "kept" } else { "not_kept" })
+    }
+
+    /// The next part of the body; `None` at its end. What follows it is not kept.
+    async fn read(&self, arriving: &mut Arriving) -> Result<Option<Bytes>, Refusal> {
+        loop {
+            match arriving.conversation.hear().await {
+                Ok(Event::Body(part)) => return Ok(Some(part)),
+                Ok(Event::End) => return Ok(None),
+                Ok(_) => {}
+                Err(error) => {
+                    arriving.attempt.judge(Verdict::Bad);
+                    let refusal = upstream::refusal(&error);
+                    let upstream = &arriving.attempt.upstream.name;
+                    self.metrics.count_failure(upstream, &refusal);
+                    return Err(refusal);
+                }
+            }
+        }
     }
 
     /// Takes one more part in, unless the answer has become too large.
@@ -415,6 +434,14 @@ impl Fetcher {
     }
 }
 
+/// What the future comes to, if it does so by then.
+async fn within<F: Future>(by: Option<Instant>, future: F) -> Option<F::Output> {
+    match by {
+        Some(by) => timeout_at(by.into(), future).await.ok(),
+        None => Some(future.await),
+    }
+}
+
 /// Why a try failed.
 struct Failure {
     failed: Failed,
@@ -424,6 +451,14 @@ struct Failure {
 }
 
 impl Failure {
+    /// The time for a try is over, or, by then, that for the whole answer.
+    fn late(by: Option<Instant>) -> Self {
+        match by.is_some_and(|by| by <= Instant::now()) {
+            true => Self::of(Failed::Other, Refusal::ResponseTimeout),
+            false => Self::of(Failed::Timeout, Refusal::TryTimeout),
+        }
+    }
+
     fn of(failed: Failed, refusal: Refusal) -> Self {
         Self {
             failed,
@@ -447,21 +482,6 @@ fn may_repeat(upstream: &upstream::Upstream, failed: Failed, spent: &Upstream) -
         answered: false,
     };
     upstream.may_repeat(failed, &sent, &spent.tried)
-}
-
-/// The next part of the body; `None` at its end. What follows it is not kept.
-async fn read(arriving: &mut Arriving) -> Result<Option<Bytes>, Refusal> {
-    loop {
-        match arriving.conversation.hear().await {
-            Ok(Event::Body(part)) => return Ok(Some(part)),
-            Ok(Event::End) => return Ok(None),
-            Ok(_) => {}
-            Err(error) => {
-                arriving.attempt.judge(Verdict::Bad);
-                return Err(upstream::refusal(&error));
-            }
-        }
-    }
 }
 
 impl Filling {

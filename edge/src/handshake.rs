@@ -19,7 +19,7 @@ use pingora::protocols::l4::stream::Stream as L4Stream;
 use pingora::protocols::{ALPN, Stream};
 use pingora::{Error, ErrorType, OrErr};
 use tokio::net::TcpStream;
-use tokio::time::timeout;
+use tokio::time::{timeout, timeout_at};
 
 use crate::metrics::Metrics;
 use crate::refusal::Refusal;
@@ -64,28 +64,34 @@ pub(crate) async fn ask(
         let mut attempt = upstream.begin(asked.tried, asked.key).await?;
         asked.tried.push(attempt.peer.address);
         let asking = ask_peer(connector, &attempt, request, offers, asked.connect);
-        let within = asked.attempt.unwrap_or(Duration::MAX);
-        let late = Err((Failed::Timeout, Refusal::TryTimeout));
-        let answer = timeout(within, asking).await.unwrap_or(late);
-        let (failed, refusal) = match answer {
+        let (failed, refusal) = match asked.within(asking).await {
             Ok(answer) => {
-                attempt.judge(Verdict::of(answer.status()));
-                return Ok((attempt, answer));
+                let status = answer.status();
+                attempt.judge(Verdict::of(status));
+                let failed = Failed::Status(status.as_u16());
+                if !upstream.may_repeat(failed, &sent(failed), asked.tried) {
+                    return Ok((attempt, answer));
+                }
+                continue;
             }
             Err(failure) => failure,
         };
         attempt.judge(Verdict::without_answer(&refusal));
         drop(attempt);
         asked.metrics.count_failure(&upstream.name, &refusal);
-        let sent = Sent {
-            idempotent: true,
-            anything: failed != Failed::Connect,
-            body_kept: true,
-            answered: false,
-        };
-        if !upstream.may_repeat(failed, &sent, asked.tried) {
+        if !upstream.may_repeat(failed, &sent(failed), asked.tried) {
             return Err(refusal);
         }
+    }
+}
+
+/// A handshake has no body.
+fn sent(failed: Failed) -> Sent {
+    Sent {
+        idempotent: true,
+        anything: failed != Failed::Connect,
+        body_kept: true,
+        answered: false,
     }
 }
 
@@ -98,7 +104,27 @@ pub(crate) struct Asked<'a> {
     pub(crate) connect: Duration,
     /// How long one try may take.
     pub(crate) attempt: Option<Duration>,
+    /// By when there must be an answer.
+    pub(crate) by: Option<Instant>,
     pub(crate) metrics: &'a Metrics,
+}
+
+impl Asked<'_> {
+    /// What one try comes to, in its time and in that for the answer.
+    async fn within(
+        &self,
+        asking: impl Future<Output = Result<Answer, (Failed, Refusal)>>,
+    ) -> Result<Answer, (Failed, Refusal)> {
+        let try_by = self.attempt.map(|time| Instant::now() + time);
+        let Some(by) = try_by.into_iter().chain(self.by).min() else {
+            return asking.await;
+        };
+        let late = |_| match self.by.is_some_and(|by| by <= Instant::now()) {
+            true => Err((Failed::Other, Refusal::ResponseTimeout)),
+            false => Err((Failed::Timeout, Refusal::TryTimeout)),
+        };
+        timeout_at(by.into(), asking).await.unwrap_or_else(late)
+    }
 }
 
 impl Answer {

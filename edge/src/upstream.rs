@@ -308,6 +308,10 @@ impl Upstream {
         if !retry::may_repeat(retry, failed, sent, tried.len()) || !self.has_untried(tried) {
             return false;
         }
+        // It may be this failure that opened it; what failed is a better answer than that.
+        if self.circuit() != State::Closed {
+            return false;
+        }
         // Of what nobody got there is no more for being sent elsewhere.
         let may = !sent.anything || self.budget.take(retry.budget, Instant::now());
         match may {

@@ -6,6 +6,10 @@
 mod admin;
 #[path = "gateway/balancing.rs"]
 mod balancing;
+#[path = "gateway/blame.rs"]
+mod blame;
+#[path = "gateway/bodies.rs"]
+mod bodies;
 #[path = "gateway/caching.rs"]
 mod caching;
 #[path = "gateway/clauses.rs"]

@@ -64,6 +64,8 @@ pub(crate) struct Guarded {
     alarm: Alarm,
     /// What is written in place of Pingora's error page, and how much of it has been.
     instead: Option<(Vec<u8>, usize)>,
+    /// Was something written that may still lie in a buffer?
+    unflushed: bool,
 }
 
 impl Guarded {
@@ -86,6 +88,7 @@ impl Guarded {
             by,
             alarm: Alarm::default(),
             instead: None,
+            unflushed: false,
         }
     }
 
@@ -220,6 +223,19 @@ impl Guarded {
         }
     }
 
+    /// Whoever listens to the client has nothing more to say for now: what was said goes out.
+    /// Pingora lets less than a segment of a body of known length wait for the rest.
+    fn send_what_waits(&mut self, context: &mut Context<'_>) -> io::Result<()> {
+        if self.unflushed
+            && !self.http2
+            && let Poll::Ready(flushed) = self.stream()?.poll_flush(context)
+        {
+            self.unflushed = false;
+            return flushed;
+        }
+        Ok(())
+    }
+
     /// Writes a head with the date of its own.
     fn poll_write_dated(
         &mut self,
@@ -285,6 +301,7 @@ impl AsyncRead for Guarded {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        self.send_what_waits(context)?;
         let before = buffer.filled().len();
         let read = self.poll_stream(context, buffer);
         match self.phase() {
@@ -319,6 +336,7 @@ impl AsyncWrite for Guarded {
             self.replace_page(bytes);
             return Poll::Ready(Ok(bytes.len()));
         }
+        self.unflushed = true;
         if self.connection.dated.load(Ordering::Relaxed) {
             return self.poll_write_dated(context, bytes);
         }
@@ -327,7 +345,9 @@ impl AsyncWrite for Guarded {
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         std::task::ready!(self.poll_instead(context))?;
-        self.stream()?.poll_flush(context)
+        let flushed = self.stream()?.poll_flush(context);
+        self.unflushed &= flushed.is_pending();
+        flushed
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -349,6 +369,7 @@ impl AsyncWrite for Guarded {
         if let Some(first) = first.filter(|first| dated || self.is_page(first)) {
             return self.poll_write(context, first);
         }
+        self.unflushed = true;
         self.stream()?.poll_write_vectored(context, bytes)
     }
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::Version;
+use http::{StatusCode, Version};
 use pingora::http::ResponseHeader;
 use pingora::proxy::Session;
 use pingora::{Error, ErrorType, Result};
@@ -14,7 +14,8 @@ use super::Held;
 use super::upload::Upload;
 use crate::connection::Connection;
 use crate::conversation::{Conversation, Event};
-use crate::upstream::{Attempt, Verdict};
+use crate::metrics::Metrics;
+use crate::upstream::{self, Attempt, Verdict};
 
 /// Why a conversation broke off.
 pub(super) enum Broken {
@@ -24,20 +25,28 @@ pub(super) enum Broken {
     Client(Box<Error>),
     /// The time for a try is over.
     Late,
-    /// The time for the whole exchange is.
-    Over,
+    /// The time for the whole exchange is; who was waited for.
+    Over(Turn),
+}
+
+/// Who is waited for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Turn {
+    Client,
+    Peer,
 }
 
 impl Broken {
     /// The head is on its way: what failed ends the client's connection, too.
-    pub(super) fn after_the_head(self, attempt: &mut Attempt) -> Box<Error> {
+    pub(super) fn after_the_head(self, attempt: &mut Attempt, metrics: &Metrics) -> Box<Error> {
         match self {
             Self::Client(error) => error.into_down(),
             Self::Peer(error) => {
                 attempt.judge(Verdict::Bad);
+                metrics.count_failure(&attempt.upstream.name, &upstream::refusal(&error));
                 error.into_up()
             }
-            Self::Late | Self::Over => {
+            Self::Late | Self::Over(_) => {
                 Error::explain(ErrorType::ReadTimedout, "the deadline has passed").into_up()
             }
         }
@@ -81,10 +90,12 @@ impl Clock {
         self.by = self.time.map(|time| Instant::now() + time);
     }
 
-    /// What the future comes to, unless time is over before.
-    pub(super) async fn run<F: Future>(&self, future: F) -> Result<F::Output, Broken> {
+    /// What the future comes to, unless time is over before. While the client is waited for, no
+    /// time passes for the peer.
+    pub(super) async fn run<F: Future>(&self, turn: Turn, future: F) -> Result<F::Output, Broken> {
+        let by = self.by.filter(|_| turn == Turn::Peer);
         let late = async {
-            match self.by {
+            match by {
                 Some(by) => sleep_until(by).await,
                 None => std::future::pending().await,
             }
@@ -92,7 +103,7 @@ impl Clock {
         tokio::select! {
             biased;
             output = future => Ok(output),
-            () = self.connection.deadline.passes() => Err(Broken::Over),
+            () = self.connection.deadline.passes() => Err(Broken::Over(turn)),
             () = late => Err(Broken::Late),
         }
     }
@@ -110,20 +121,28 @@ pub(super) async fn hear_head(
         match next(session, context, conversation, clock, upload).await? {
             None => {}
             Some(Event::Head(head)) => return Ok(head),
-            // A client of HTTP/1.0 does not know them (RFC 9110 15.2), and Pingora cannot say
-            // them over HTTP/2.
-            Some(Event::Interim(mut head)) if session.req_header().version == Version::HTTP_11 => {
-                head.set_version(Version::HTTP_11);
-                let written = session.write_response_header(head, false).await;
-                written.map_err(Broken::Client)?;
+            Some(Event::Interim(head)) => {
+                if head.status == StatusCode::CONTINUE {
+                    upload.invite();
+                }
+                pass_interim(session, head).await?;
             }
-            Some(Event::Interim(_)) => {}
             Some(_) => {
                 let error = Error::explain(ErrorType::InvalidHTTPHeader, "no head");
                 return Err(Broken::Peer(error));
             }
         }
     }
+}
+
+/// A client of HTTP/1.0 does not know them (RFC 9110 15.2), and Pingora cannot say them over HTTP/2.
+async fn pass_interim(session: &mut Session, mut head: Box<ResponseHeader>) -> Result<(), Broken> {
+    if session.req_header().version == Version::HTTP_11 {
+        head.set_version(Version::HTTP_11);
+        let written = session.write_response_header(head, false).await;
+        written.map_err(Broken::Client)?;
+    }
+    Ok(())
 }
 
 /// Either side.
@@ -145,6 +164,10 @@ pub(super) async fn next(
     // A small body is sent before an answer is looked for: a peer that does not wait for it must
     // not cost the client its connection. A large one does not keep an early answer waiting.
     let client_first = listens && !upload.has_ended() && upload.is_small();
+    let turn = match listens && upload.is_awaited() {
+        true => Turn::Client,
+        false => Turn::Peer,
+    };
     let either = async {
         if client_first {
             tokio::select! {
@@ -160,7 +183,7 @@ pub(super) async fn next(
             }
         }
     };
-    let said = match clock.run(either).await? {
+    let said = match clock.run(turn, either).await? {
         // There is room again for what the client says.
         Next::Heard(Ok(Event::Ready)) => return Ok(None),
         Next::Heard(event) => return event.map(Some).map_err(Broken::Peer),
@@ -181,7 +204,7 @@ pub(super) async fn next(
                     false => Ok(()),
                 }
             };
-            clock.run(saying).await?
+            clock.run(Turn::Peer, saying).await?
         }
     };
     if said.is_err() {

@@ -2,18 +2,20 @@
 
 use std::time::{Duration, Instant};
 
-use http::{Method, StatusCode, header};
+use bytes::Bytes;
+use http::{HeaderMap, Method, StatusCode, header};
 use pingora::http::ResponseHeader;
 use pingora::proxy::Session;
-use pingora::{Error, Result};
+use pingora::{Error, ErrorType, Result};
 
-use super::conversing::{Clock, next};
+use super::conversing::{Broken, Clock, Turn, next};
 use super::serving::{frame, write};
 use super::trying::{Answer, Failure};
 use super::upload::Upload;
 use super::{Context, Gateway, caching, failing, request};
 use crate::conversation::Event;
 use crate::refusal::Refusal;
+use crate::upstream::Attempt;
 use crate::{cache, grpc, respond};
 
 /// A connection from the pool may have been closed meanwhile: so often another one is taken.
@@ -96,47 +98,49 @@ impl Gateway {
         written.map_err(Error::into_down)?;
         // The time for a try was for the head.
         let mut clock = Clock::of_exchange(context);
-        loop {
+        let last = loop {
             let next = next(session, context, &mut conversation, &mut clock, &mut upload);
             let event = match next.await {
                 Ok(Some(event)) => event,
                 Ok(None) => continue,
                 Err(broken) => {
-                    let error = broken.after_the_head(&mut attempt);
+                    let error = broken.after_the_head(&mut attempt, &self.metrics);
                     return self.break_off(session, context, error).await;
                 }
             };
             match event {
-                Event::Body(part) if !bodiless => {
-                    // Over HTTP/2 nothing else ends a write that the client does not take.
-                    match clock.run(write(session, Some(part), false)).await {
-                        Ok(written) => written?,
-                        Err(broken) => return Err(broken.after_the_head(&mut attempt)),
-                    }
+                Event::Body(_) if bodiless => {}
+                Event::Body(part) if conversation.is_over() => break Last::Part(part),
+                Event::Body(part) => {
+                    let writing = clock.run(Turn::Client, write(session, Some(part), false));
+                    self.written(writing.await, &mut attempt)?;
                 }
                 Event::Trailers(trailers) if session.downstream_session.is_http2() => {
-                    let written = session.downstream_session.write_response_trailers(trailers);
-                    written.await.map_err(Error::into_down)?;
-                    break;
+                    break Last::Trailers(trailers);
                 }
-                Event::End | Event::Trailers(_) => {
-                    context.exchange.upstream_done();
-                    if !bodiless {
-                        write(session, None, true).await?;
-                    }
-                    break;
-                }
+                Event::End | Event::Trailers(_) => break Last::Nothing,
                 _ => {}
             }
-        }
+        };
         context.exchange.upstream_done();
-        conversation
-            .end(&self.fetcher.connector, &attempt.peer.http)
-            .await;
+        // First, so that the client's next request finds the peer free and its connection in the
+        // pool.
+        let connector = &self.fetcher.connector;
+        conversation.end(connector, &attempt.peer.http).await;
+        drop(attempt);
+        let late = || Error::explain(ErrorType::ReadTimedout, "the deadline has passed");
+        let ending = clock.run(Turn::Client, end(session, last, bodiless)).await;
+        ending.unwrap_or_else(|_| Err(late().into_up()))?;
         if !upload.has_arrived() {
             linger(session).await;
         }
         Ok(())
+    }
+
+    /// What came of a write. Over HTTP/2 nothing but the clock ends one that the client does not
+    /// take.
+    fn written(&self, written: Result<Result<()>, Broken>, attempt: &mut Attempt) -> Result<()> {
+        written.map_err(|broken| broken.after_the_head(attempt, &self.metrics))?
     }
 
     /// An answer cannot be completed. A call of gRPC is told why, after what it has got already; of
@@ -180,6 +184,25 @@ impl Gateway {
         context.connection.keep_date(head.headers.get(header::DATE));
         context.deadline().head_sent();
         Ok(())
+    }
+}
+
+/// What goes out last.
+enum Last {
+    Part(Bytes),
+    Trailers(HeaderMap),
+    Nothing,
+}
+
+async fn end(session: &mut Session, last: Last, bodiless: bool) -> Result<()> {
+    match last {
+        _ if bodiless => Ok(()),
+        Last::Part(part) => write(session, Some(part), true).await,
+        Last::Nothing => write(session, None, true).await,
+        Last::Trailers(trailers) => {
+            let written = session.downstream_session.write_response_trailers(trailers);
+            written.await.map_err(Error::into_down)
+        }
     }
 }
 

@@ -8,10 +8,11 @@ use pingora::protocols::http::client::HttpSession;
 use pingora::proxy::Session;
 use pingora::{Error, ErrorSource, Result};
 
-use super::conversing::{Broken, Clock, gone, hear_head};
+use super::conversing::{Broken, Clock, Turn, gone, hear_head};
 use super::upload::Upload;
 use super::{Context, Gateway, Held, is_over};
 use crate::conversation::Conversation;
+use crate::deadline::Expired;
 use crate::refusal::Refusal;
 use crate::retry::{Failed, Sent};
 use crate::upstream::{self, Attempt, Verdict};
@@ -39,11 +40,20 @@ pub(super) enum Failure {
     Unwanted,
     /// The client went, or what it sends is no body.
     Client(Box<Error>),
-    /// A clock of the request's has run out.
+    /// A clock of the request's has run out while the client was waited for.
     Over,
 }
 
 impl Failure {
+    /// Time is over, and it was not the client who was waited for.
+    fn out_of_time(sent: bool) -> Self {
+        Self::Peer {
+            refusal: Refusal::ResponseTimeout,
+            failed: Failed::Other,
+            sent,
+        }
+    }
+
     /// The peer closed the connection before it answered.
     pub(super) fn closed() -> Self {
         Self::Peer {
@@ -63,13 +73,13 @@ impl Gateway {
         request: &RequestHeader,
         upload: &mut Upload,
     ) -> Result<Answer, Failure> {
-        let mut clock = Clock::of(context);
         let mut attempt = self.begin(session, context, upload).await?;
+        let mut clock = Clock::of(context);
         let (http, reused) = self.connect(context, &clock, &mut attempt).await?;
         let own = Box::new(request.clone());
         let secure = attempt.peer.http.is_tls();
         let beginning = Conversation::begin(http, own, secure, upload.is_empty());
-        let conversation = match clock.run(beginning).await {
+        let conversation = match clock.run(Turn::Peer, beginning).await {
             Ok(Ok(conversation)) => Ok(conversation),
             // What cannot be said to a peer is not its fault.
             Ok(Err(error)) if *error.esource() == ErrorSource::Downstream => {
@@ -91,7 +101,7 @@ impl Gateway {
                 return Err(self.judge(session, context, attempt, broken, reused, upload));
             }
         };
-        attempt.judge(Verdict::of(head.status));
+        attempt.answered(head.status);
         let answer = Answer {
             attempt,
             conversation,
@@ -124,7 +134,7 @@ impl Gateway {
         let attempt = tokio::select! {
             biased;
             attempt = upstream.begin(tried, key.as_deref()) => attempt.map_err(none)?,
-            () = context.connection.deadline.passes() => return Err(Failure::Over),
+            () = context.connection.deadline.passes() => return Err(Failure::out_of_time(false)),
             error = gone(session, arrived) => return Err(Failure::Client(error)),
         };
         let spent = &mut context.exchange.upstream;
@@ -152,7 +162,7 @@ impl Gateway {
                 tracing::debug!(upstream, peer = attempt.peer.name, %error, "connect_failed");
                 upstream::refusal(&error)
             }
-            Err(_) if is_over(context) => return Err(Failure::Over),
+            Err(_) if is_over(context) => return Err(Failure::out_of_time(false)),
             Err(_) => Refusal::ConnectTimeout,
         };
         attempt.judge(Verdict::without_answer(&refusal));
@@ -176,15 +186,11 @@ impl Gateway {
     ) -> Failure {
         let (refusal, failed) = match broken {
             Broken::Client(error) => return Failure::Client(error),
-            Broken::Over => {
-                // Whoever waits for the client is not at fault.
-                if upload.has_arrived() {
-                    attempt.judge(Verdict::Unreachable);
-                    let refusal = Refusal::ResponseTimeout;
-                    self.metrics.count_failure(&attempt.upstream.name, &refusal);
-                }
-                return Failure::Over;
-            }
+            // Whoever waits for the client is not at fault.
+            Broken::Over(Turn::Client) => return Failure::Over,
+            // Nor is, for certain, whoever was slow when the time for the client's body was over.
+            Broken::Over(Turn::Peer) if is_late_body(context) => return Failure::out_of_time(true),
+            Broken::Over(Turn::Peer) => (Refusal::ResponseTimeout, Failed::Other),
             Broken::Late => (Refusal::TryTimeout, Failed::Timeout),
             Broken::Peer(mut error) => {
                 let untouched = matches!(error.retry, RetryType::Decided(true));
@@ -194,7 +200,13 @@ impl Gateway {
                 if error.retry() && repeatable && !is_over(context) {
                     return Failure::Stale;
                 }
-                (upstream::refusal(&error), Failed::Closed)
+                let refusal = upstream::refusal(&error);
+                if error.retry() {
+                    // That the connection had been closed meanwhile says nothing against the peer.
+                    self.metrics.count_failure(&attempt.upstream.name, &refusal);
+                    return Failure::closed();
+                }
+                (refusal, Failed::Closed)
             }
         };
         attempt.judge(Verdict::without_answer(&refusal));
@@ -261,4 +273,9 @@ impl Gateway {
         rule.upstream
             .may_repeat(failed, &sent, &context.exchange.upstream.tried)
     }
+}
+
+/// Has the time for the request's body run out?
+fn is_late_body(context: &Held) -> bool {
+    context.deadline().expired() == Some(Expired::Body)
 }

@@ -81,6 +81,7 @@ impl Gateway {
             key: key.as_deref(),
             connect,
             attempt: rule.timeout.attempt,
+            by: left.map(|left| Instant::now() + left),
             metrics: &self.metrics,
         };
         let asking = handshake::ask(&self.connector, upstream, &mut asked, &request, &offers);

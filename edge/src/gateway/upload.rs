@@ -2,6 +2,7 @@
 //! again.
 
 use bytes::Bytes;
+use http::header;
 use pingora::Result;
 use pingora::proxy::Session;
 
@@ -15,6 +16,8 @@ pub(super) struct Upload {
     most: u64,
     /// Something was read that is not kept.
     lost: bool,
+    /// The client may wait for a 100 before it sends anything.
+    expects: bool,
     /// The place of the next kept part to be sent.
     next: usize,
     /// Has the client sent all of it?
@@ -23,8 +26,10 @@ pub(super) struct Upload {
     ended: bool,
 }
 
-/// What a part costs beside its own bytes.
+/// What a part costs beside its own bytes: all parts together may cost as much as their bytes.
 const PART: u64 = 128;
+/// Or as much as this: so much is always one part.
+const LEAST: u64 = 16 * PART;
 
 /// Up to so many bytes a body is small.
 const SMALL: u64 = 64 << 10;
@@ -33,11 +38,13 @@ impl Upload {
     /// The body of this request, of which at most so many bytes are kept.
     pub(super) fn new(session: &mut Session, most: u64) -> Self {
         let empty = session.downstream_session.is_body_done();
+        let expects = session.req_header().headers.contains_key(header::EXPECT);
         Self {
             kept: Vec::new(),
             bytes: 0,
             most,
             lost: false,
+            expects,
             next: 0,
             arrived: empty,
             ended: empty,
@@ -52,6 +59,16 @@ impl Upload {
     /// Has its end been told?
     pub(super) fn has_ended(&self) -> bool {
         self.ended
+    }
+
+    /// Is it the client who has to say something now?
+    pub(super) fn is_awaited(&self) -> bool {
+        !self.arrived && !self.expects && self.next == self.kept.len()
+    }
+
+    /// The peer has told the client to go on.
+    pub(super) fn invite(&mut self) {
+        self.expects = false;
     }
 
     /// Has little of it been read so far?
@@ -88,6 +105,7 @@ impl Upload {
             Some(part) => self.keep(part),
             None => self.ended = true,
         }
+        self.expects = false;
         self.arrived |= part.is_none() || session.downstream_session.is_body_done();
         Ok(part)
     }
@@ -100,8 +118,9 @@ impl Upload {
     }
 
     fn keep(&mut self, part: &Bytes) {
-        self.bytes += part.len() as u64 + PART;
-        if self.lost || self.bytes > self.most {
+        self.bytes += part.len() as u64;
+        let parts = (self.kept.len() as u64 + 1) * PART;
+        if self.lost || self.bytes > self.most || parts > self.most.max(LEAST) {
             self.forget();
             return;
         }

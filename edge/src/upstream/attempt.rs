@@ -14,6 +14,8 @@ pub(crate) struct Attempt {
     pub(crate) peer: Arc<Peer>,
     _place: Place,
     admitted: Option<Admitted>,
+    /// It has answered well so far.
+    good: bool,
 }
 
 impl Attempt {
@@ -29,11 +31,25 @@ impl Attempt {
             peer,
             _place: place,
             admitted,
+            good: false,
+        }
+    }
+
+    /// Its answer begins. One that is well is well only at its end, or when nobody waits for that
+    /// any more: a peer whose answers all break off must not seem well in between. What finds out
+    /// for a circuit that is half-open is not to keep others waiting.
+    pub(crate) fn answered(&mut self, status: http::StatusCode) {
+        let verdict = Verdict::of(status);
+        if verdict == Verdict::Good && !self.admitted.as_ref().is_some_and(Admitted::is_trial) {
+            self.good = true;
+        } else {
+            self.judge(verdict);
         }
     }
 
     /// What came of it.
     pub(crate) fn judge(&mut self, verdict: Verdict) {
+        self.good = false;
         self.upstream.judge(&self.peer, verdict);
         let good = verdict == Verdict::Good;
         self.upstream.record(self.admitted.take(), Some(good));
@@ -42,6 +58,9 @@ impl Attempt {
 
 impl Drop for Attempt {
     fn drop(&mut self) {
+        if self.good {
+            self.judge(Verdict::Good);
+        }
         self.peer.leave();
         self.upstream.record(self.admitted.take(), None);
     }

@@ -328,6 +328,7 @@ async fn the_least_busy_peer_is_asked() {
         sleep(ms(50)).await;
     }
     for _ in 0..10 {
+        figure_becomes(&edge, &of("edge_upstream_open", &idle), 0.0).await;
         assert_eq!(
             get(edge.address(), "/").await.text(),
             idle.address.to_string()
