@@ -414,11 +414,13 @@ async fn a_get_on_a_pooled_connection_that_dies_under_it_is_asked_again() {
         .send(request("POST /", &["Content-Length: 5"]) + "hello")
         .await;
     let post = client.answer().await;
-    assert_eq!(
-        post.refusal(),
-        no(502, "upstream_closed"),
-        "a POST is never repeated"
-    );
+    // The pool may have nothing to give, and a fresh connection answers.
+    if post.status != 200 {
+        assert_eq!(post.refusal(), no(502, "upstream_closed"));
+    }
+    let heads = upstream.heads();
+    let posts = heads.iter().filter(|head| head.starts_with("POST"));
+    assert_eq!(posts.count(), 1, "a POST is never repeated");
 }
 
 #[tokio::test(flavor = "multi_thread")]
