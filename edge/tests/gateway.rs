@@ -40,6 +40,8 @@ mod http2_client;
 mod identities;
 #[path = "gateway/limits.rs"]
 mod limits;
+#[path = "gateway/probes.rs"]
+mod probes;
 #[path = "gateway/proxy_protocol.rs"]
 mod proxy_protocol;
 #[path = "gateway/purging.rs"]
@@ -48,6 +50,8 @@ mod purging;
 mod relay;
 #[path = "gateway/reload.rs"]
 mod reload;
+#[path = "gateway/repeating.rs"]
+mod repeating;
 #[path = "gateway/routes.rs"]
 mod routes;
 #[path = "gateway/stale.rs"]

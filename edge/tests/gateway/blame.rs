@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use crate::support::{
-    Client, Upstream, edge, edge_with_log, figure, figure_becomes, get, ms, no, ok, request,
+    Client, Upstream, edge, edge_with_log, figure, figure_becomes, get, ms, no, ok, request, until,
     upstream_at,
 };
 use tokio::time::sleep;
@@ -238,4 +238,23 @@ async fn a_circuit_that_opens_between_two_tries_does_not_hide_what_failed() {
     assert_eq!(first.refusal(), no(502, "upstream_closed"));
     let second = get(edge.address(), "/").await;
     assert_eq!(second.refusal(), no(503, "circuit_open"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_whose_body_nobody_took_is_not_told_that_it_was_slow() {
+    let dead = silent().await;
+    let route = "[[route]]\nupstream = \"u\"\n";
+    let tables = upstream_at(&[dead.address])
+        + &format!(
+            "breaker = {{ max_connections = 1 }}\n{route}path = \"/long\"\ntimeout = \"10s\"\n"
+        )
+        + &format!("{route}path = \"/*\"\ntimeout = \"300ms\"\n");
+    let edge = edge(&tables).await;
+    let mut first = Client::connect(edge.address()).await;
+    first.send(request("GET /long", &[])).await;
+    until(|| async { dead.count() == 1 }).await;
+    // It waits for a place, and nobody reads what it sends.
+    let mut client = Client::connect(edge.address()).await;
+    client.send(request("POST /", &["Content-Length: 5"])).await;
+    assert_eq!(client.answer().await.refusal(), no(504, "response_timeout"));
 }

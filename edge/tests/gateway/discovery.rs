@@ -163,3 +163,55 @@ async fn a_name_that_nobody_knows_is_unresolved_until_somebody_does() {
     publish(&dns, &peers);
     until(|| async { get(edge.address(), "/").await.status == 200 }).await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_services_weights_are_the_peers_parts() {
+    let peers = peers(2).await;
+    let port = peers[0].address.port();
+    let dns = Dns::start().await;
+    let tables = format!(
+        "[dns]\nservers = [\"{}\"]\nttl_min = \"100ms\"\nttl_max = \"100ms\"\n\
+         [upstream.u]\npeers = [\"_http._tcp.users.test\"]\nresolve = \"srv\"\n\
+         [[route]]\npath = \"/*\"\nupstream = \"u\"\n",
+        dns.address()
+    );
+    dns.set("one.test", 1, &["127.0.0.2"]);
+    dns.set("two.test", 1, &["127.0.0.3"]);
+    let service = "_http._tcp.users.test";
+    for (weights, parts) in [((1, 3), [100, 300]), ((3, 1), [300, 100])] {
+        let targets = [
+            (1, weights.0, port, "one.test"),
+            (1, weights.1, port, "two.test"),
+        ];
+        dns.set_service(service, 1, &targets);
+        let edge = edge(&tables).await;
+        let counts = counts(edge.address(), 400).await;
+        for (peer, part) in peers.iter().zip(parts) {
+            let own: usize = counts[&peer.address.to_string()];
+            assert!(own.abs_diff(part) <= 2, "{counts:?}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_websocket_stays_with_a_peer_that_has_gone() {
+    use futures_util::{SinkExt, StreamExt};
+    use tokio_tungstenite::tungstenite::Message;
+
+    let echo = crate::support::echo_server().await;
+    let dns = Dns::start().await;
+    dns.set("users.test", 1, &["127.0.0.1"]);
+    let tables = tables(&dns, echo.port(), "") + "websocket = true\n";
+    let edge = edge(&tables).await;
+    let stream = Client::connect(edge.address()).await.into_stream();
+    let opening = tokio_tungstenite::client_async("ws://edge.test/ws", stream);
+    let mut socket = crate::support::soon(opening).await.unwrap().0;
+    dns.set("users.test", 1, &["127.0.0.9"]);
+    until(|| async { get(edge.address(), "/").await.status == 502 }).await;
+    for number in 0..3 {
+        let said = Message::text(format!("{number}"));
+        socket.send(said.clone()).await.unwrap();
+        let heard = crate::support::soon(socket.next()).await.unwrap().unwrap();
+        assert_eq!(heard, said);
+    }
+}
