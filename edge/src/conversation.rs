@@ -28,6 +28,8 @@ pub(crate) struct Conversation {
     broken: bool,
     stage: Stage,
     interim: usize,
+    /// See [`STALL`].
+    stall: Duration,
 }
 
 /// How far the answer has come.
@@ -61,6 +63,8 @@ const LONGEST_HEAD: usize = 64 << 10;
 const MOST_INTERIM: usize = 16;
 /// A peer that answers and takes nothing of a request's body for so long will take no more.
 const STALL: Duration = Duration::from_secs(1);
+/// Through TLS not all that comes is an answer: what follows the handshake, for one.
+const STALL_SECURE: Duration = Duration::from_secs(10);
 /// So often that is looked at.
 const STALL_LOOKS: u32 = 10;
 
@@ -95,6 +99,7 @@ impl Conversation {
             broken: false,
             stage: Stage::Head,
             interim: 0,
+            stall: if secure { STALL_SECURE } else { STALL },
         })
     }
 
@@ -122,7 +127,7 @@ impl Conversation {
                 tokio::select! {
                     biased;
                     written = self.session.write_request_body(part, false) => written,
-                    () = has_spoken(socket.as_deref()) => {
+                    () = has_spoken(socket.as_deref(), self.stall) => {
                         let why = "it answers and takes no more";
                         Err(Error::explain(ErrorType::WriteError, why).into_up())
                     }
@@ -266,8 +271,8 @@ impl Conversation {
 }
 
 /// Ready when a peer has said something since this was first polled, and then has taken nothing
-/// for [`STALL`]. Over HTTP/1.1 Pingora does not listen while it writes.
-async fn has_spoken(socket: Option<&SocketDigest>) {
+/// for so long. Over HTTP/1.1 Pingora does not listen while it writes.
+async fn has_spoken(socket: Option<&SocketDigest>, stall: Duration) {
     let seen = || {
         let seen = socket?.tcp_info()?;
         Some((seen.tcpi_bytes_received, seen.tcpi_bytes_acked))
@@ -277,7 +282,7 @@ async fn has_spoken(socket: Option<&SocketDigest>) {
     };
     let mut still = 0;
     while still < STALL_LOOKS {
-        sleep(STALL / STALL_LOOKS).await;
+        sleep(stall / STALL_LOOKS).await;
         let Some((now_heard, now_taken)) = seen() else {
             return std::future::pending().await;
         };

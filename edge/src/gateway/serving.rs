@@ -8,6 +8,7 @@ use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::proxy::Session;
 use pingora::{Error, ErrorType, Result};
 
+use super::conversing::gone;
 use super::{Context, in_time};
 use crate::cache::{self, Part, Told};
 use crate::exchange::CacheState;
@@ -106,7 +107,13 @@ async fn pass_body(
         Shape::HeadOnly | Shape::Whole => (0, u64::MAX),
     };
     while left > 0 {
-        let chunk = reader.next().await.map_err(|refusal| {
+        let chunk = tokio::select! {
+            biased;
+            chunk = reader.next() => chunk,
+            // Listened to, the client also gets what was said so far.
+            error = gone(session, true) => return Err(error.into_down()),
+        };
+        let chunk = chunk.map_err(|refusal| {
             context.exchange.refusal = Some(refusal);
             Error::explain(ErrorType::ConnectionClosed, "the fetch has failed").into_up()
         })?;

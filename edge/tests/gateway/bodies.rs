@@ -302,11 +302,14 @@ async fn what_a_peer_says_reaches_the_client_though_more_is_to_come() {
             std::future::pending::<()>().await;
         })
         .await;
-        let edge = edge(&route_to(peer.address, "timeout = \"1m\"")).await;
-        let mut client = Client::connect(edge.address()).await;
-        client.send(request("GET /", &[])).await;
-        client.rest_of_head().await;
-        let part = client.take(heard.len()).await.expect("it ends");
-        assert_eq!(String::from_utf8(part).unwrap(), heard);
+        for way in ["", "cache = \"1h\""] {
+            let keys = format!("timeout = \"1m\"\n{way}");
+            let edge = edge(&route_to(peer.address, &keys)).await;
+            let mut client = Client::connect(edge.address()).await;
+            client.send(request("GET /", &[])).await;
+            client.rest_of_head().await;
+            let part = client.take(heard.len()).await.expect("it ends");
+            assert_eq!(String::from_utf8(part).unwrap(), heard, "{way}");
+        }
     }
 }
