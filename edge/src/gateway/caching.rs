@@ -9,6 +9,7 @@ use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::proxy::Session;
 use pingora::{Error, Result};
 
+use super::conversing::gone;
 use super::inquiry::{Inquiry, Step, Verdict};
 use super::request::{self, forwarded, host_and_port};
 use super::serving::{serve, stream};
@@ -316,7 +317,12 @@ impl Gateway {
         let by = most.map(|most| Instant::now() + most);
         loop {
             let left = by.map(|by| by.saturating_duration_since(Instant::now()));
-            match in_time(left, reader.news()).await {
+            let news = tokio::select! {
+                biased;
+                news = in_time(left, reader.news()) => news,
+                error = gone(session, true) => return Err(error.into_down()),
+            };
+            match news {
                 Some(News::Outcome(outcome)) => return Ok(Some(outcome)),
                 // It may set a cookie, and nobody knows yet for whom the answer is.
                 Some(News::Interim(head))

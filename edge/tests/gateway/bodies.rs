@@ -313,3 +313,20 @@ async fn what_a_peer_says_reaches_the_client_though_more_is_to_come() {
         }
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_leaves_a_fetch_is_noted_at_once() {
+    let (peer, _gone) = watching("").await;
+    let keys = "cache = \"1h\"\ntimeout = \"10s\"";
+    let (edge, log) = edge_with_log(&route_to(peer.address, keys)).await;
+    let mut client = Client::connect(edge.address()).await;
+    client.send(request("GET /", &[])).await;
+    until(|| async { peer.count() == 1 }).await;
+    drop(client);
+    let lines = tokio::time::timeout(Duration::from_secs(5), log.lines(1)).await;
+    let line = &lines.expect("nobody noticed")[0];
+    assert_eq!(
+        (&line["status"], &line["reason"]),
+        (&499.into(), &"client_closed".into())
+    );
+}
