@@ -39,6 +39,8 @@ pub(crate) enum Boarding {
     Lead(Arc<Flight>, Reader),
     /// Somebody does.
     Join(Reader),
+    /// Somebody has, since this one looked at what is kept.
+    Kept,
 }
 
 /// A request that looks for a fetch.
@@ -55,6 +57,9 @@ pub(crate) struct Boarder<'a> {
     pub(crate) born: u64,
     /// Has a purge passed a fetch begun at this generation?
     pub(crate) passed: &'a dyn Fn(u64) -> bool,
+    /// Is something kept for it that was not when it looked? A fetch keeps what it brings before
+    /// it leaves the table, so that nobody misses both.
+    pub(crate) kept: &'a dyn Fn() -> bool,
 }
 
 impl Boarder<'_> {
@@ -92,6 +97,12 @@ impl Flights {
         });
         if let Some(reader) = joined {
             return Boarding::Join(reader);
+        }
+        if (boarder.kept)() {
+            if flights.is_empty() {
+                part.remove(boarder.key);
+            }
+            return Boarding::Kept;
         }
         let expected = boarder.expected.cloned();
         let (flight, reader) = Flight::begin(boarder.now, boarder.born, expected);

@@ -47,7 +47,33 @@ fn board_at(flights: &Flights, now: Instant, born: u64, expected: Option<&Select
         patience: PATIENCE,
         born,
         passed: &|begun| begun < born,
+        kept: &|| false,
     })
+}
+
+#[test]
+fn what_was_kept_meanwhile_is_not_fetched_again() {
+    let (flights, now) = (Flights::new(), Instant::now());
+    let key = Arc::from(&b"key"[..]);
+    let fields = HeaderMap::new();
+    let mut boarder = Boarder {
+        key: &key,
+        request: &fields,
+        expected: None,
+        now,
+        patience: PATIENCE,
+        born: 0,
+        passed: &|_| false,
+        kept: &|| true,
+    };
+    assert!(matches!(flights.board(&boarder), Boarding::Kept));
+    boarder.kept = &|| false;
+    let Boarding::Lead(_flight, _reader) = flights.board(&boarder) else {
+        panic!("nobody fetches it yet")
+    };
+    boarder.kept = &|| true;
+    let joined = flights.board(&boarder);
+    assert!(matches!(joined, Boarding::Join(_)), "it may be newer");
 }
 
 #[tokio::test]

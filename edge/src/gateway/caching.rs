@@ -168,7 +168,10 @@ impl Gateway {
                 .await
                 .map(|()| Attempt::Answered);
         }
-        let (mut reader, led) = self.board(session, context, inquiry, kept.clone())?;
+        let boarded = self.board(session, context, inquiry, kept.clone())?;
+        let Some((mut reader, led)) = boarded else {
+            return Ok(Attempt::Again);
+        };
         let outcome = self
             .wait(session, context, &mut reader, inquiry, led, despite)
             .await?;
@@ -215,14 +218,15 @@ impl Gateway {
         Ok(Attempt::Answered)
     }
 
-    /// Takes part in a fetch, or begins one; tells whether it did.
+    /// Takes part in a fetch, or begins one, and tells whether it did; `None`: what it looked for
+    /// has come meanwhile.
     fn board(
         &self,
         session: &Session,
         context: &Held,
         inquiry: &Inquiry,
         kept: Option<Arc<Entry>>,
-    ) -> Result<(Reader, bool)> {
+    ) -> Result<Option<(Reader, bool)>> {
         let name = name(session, context);
         let alone = || self.fetcher.flights.is_alone(&inquiry.key, Instant::now());
         let boarding = if inquiry.is_for_all() && !alone() {
@@ -233,10 +237,11 @@ impl Gateway {
             Boarding::Lead(flight, reader)
         };
         match boarding {
-            Boarding::Join(reader) => Ok((reader, false)),
+            Boarding::Kept => Ok(None),
+            Boarding::Join(reader) => Ok(Some((reader, false))),
             Boarding::Lead(flight, reader) => {
                 self.launch(session, context, inquiry, kept, &flight, name)?;
-                Ok((reader, true))
+                Ok(Some((reader, true)))
             }
         }
     }
@@ -271,15 +276,21 @@ impl Gateway {
     ) -> Boarding {
         let Fetcher { store, flights, .. } = &*self.fetcher;
         let known = inquiry.expected.as_ref().or(inquiry.found.variant.as_ref());
-        let kept = inquiry.found.entry.as_ref().map(|entry| &entry.selection);
+        let headers = &session.req_header().headers;
+        let seen = inquiry.found.entry.as_ref();
+        let kept = seen.map(|entry| &entry.selection);
         flights.board(&Boarder {
             key: &inquiry.key,
-            request: &session.req_header().headers,
+            request: headers,
             expected: known.or(kept).filter(|selection| !selection.is_empty()),
             now: Instant::now(),
             patience: patience(context),
             born: store.generation(),
             passed: &|born| store.may_be_purged(born, name),
+            kept: &|| {
+                let found = store.find(&inquiry.key, headers).entry;
+                found.is_some_and(|found| !seen.is_some_and(|seen| Arc::ptr_eq(seen, &found)))
+            },
         })
     }
 

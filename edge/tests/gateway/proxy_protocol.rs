@@ -66,10 +66,12 @@ async fn the_client_is_who_the_proxy_names() {
         assert_eq!(fields(&head, "x-forwarded-for"), [client]);
     }
     let lines = log.lines(4).await;
-    let clients: Vec<_> = lines
+    let mut clients: Vec<_> = lines
         .iter()
         .map(|line| line["client"].as_str().unwrap())
         .collect();
+    // Two connections: the lines of one may come between those of the other.
+    clients.sort_unstable();
     assert_eq!(
         clients,
         [

@@ -53,7 +53,8 @@ async fn a_dead_upstreams_answers_stand_in_for_it() {
     }
     assert_eq!(get(edge.address(), "/other").await.status, 502);
     let lines = log.lines(4).await;
-    assert_eq!(lines[1]["cache_reason"], "stale_if_error", "{}", lines[1]);
+    let stood_in = |line: &&serde_json::Value| line["cache_reason"] == "stale_if_error";
+    assert_eq!(lines.iter().filter(stood_in).count(), 2, "{lines:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
