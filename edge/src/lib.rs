@@ -7,14 +7,21 @@
 // 0: words
 pub mod units;
 // 1: policies
+pub mod api_key;
 pub mod balance;
 pub mod breaker;
 pub mod cache;
 pub mod certificate;
 pub mod client;
+pub mod compression;
+pub mod cors;
 pub mod forward;
 pub mod grpc;
+pub mod headers;
+pub mod identity;
+pub mod jwt;
 pub mod limit;
+pub mod message;
 pub mod proxy_protocol;
 pub mod refusal;
 pub mod retry;
@@ -35,12 +42,15 @@ mod conversation;
 mod deadline;
 mod discovery;
 mod door;
+mod encoder;
 mod fetch;
 mod flight;
 mod gateway;
 mod handshake;
 mod health;
 mod http2;
+mod issuer;
+mod keyring;
 mod life;
 mod plan;
 mod resolver;

@@ -1,0 +1,1 @@
+//! API keys: whose they are, and where they let in.

@@ -1,0 +1,1 @@
+//! Which answers are compressed, and how (RFC 9110 8.4 and 12.5.3).

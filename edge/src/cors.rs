@@ -1,0 +1,1 @@
+//! Which pages of other sites may ask (the Fetch standard's CORS protocol).

@@ -1,0 +1,1 @@
+//! Compresses a body as it passes.

@@ -1,0 +1,1 @@
+//! Header fields that the configuration sets, adds and removes.

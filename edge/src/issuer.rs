@@ -1,0 +1,1 @@
+//! The keys of those who issue tokens, got in the background and kept.

@@ -1,0 +1,1 @@
+//! The file of API keys, taken over without a restart when it changes.

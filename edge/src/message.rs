@@ -1,0 +1,1 @@
+//! A message's form: what could be read in two ways is refused (RFC 9112).
