@@ -30,6 +30,62 @@ pub enum Refusal {
     BadPath,
     /// No `Host`, or one that is no host (RFC 9112 3.2).
     BadHost,
+    /// The message's form could be read in two ways (RFC 9112 3, 5, 6 and 11).
+    MessageForm,
+    /// The target is longer than `[request] target` (RFC 9110 15.5.15).
+    TargetTooLong,
+    /// The header fields are larger, or more, than `[request]` lets them be (RFC 6585 5).
+    FieldsTooLarge,
+    /// The body is larger than `[request] body` (RFC 9110 15.5.14).
+    BodyTooLarge,
+    /// A method that edge does not know and no route names (RFC 9110 15.6.2).
+    MethodUnknown,
+    /// The client's address is not among those that the route lets in.
+    AddressNotAllowed,
+    /// A preflight of an origin, method or field that the route's `cors` does not name (Fetch 4.8).
+    PreflightRefused,
+    /// The client has as many connections open as it may. Nobody reads this answer.
+    ConnectionClientLimit,
+    /// The client takes, or sends, less than it must. Nobody reads this answer.
+    ClientStalled,
+    /// So many proofs of this address were bad that no more are looked at for a while.
+    AuthFailures {
+        /// When one more proof is looked at.
+        retry_after: Duration,
+    },
+    /// No token, key or certificate came.
+    CredentialsMissing,
+    /// The token is none (RFC 7519 7.2).
+    TokenMalformed,
+    /// The token is signed by an algorithm that may not be used (RFC 8725 3.1).
+    TokenAlgorithm,
+    /// No key is known that the token names.
+    TokenKey,
+    /// The token's signature is not by the key that it names.
+    TokenSignature,
+    /// The token's time is over (RFC 7519 4.1.4).
+    TokenExpired,
+    /// The token's time has not come (RFC 7519 4.1.5).
+    TokenNotYet,
+    /// The token is somebody else's (RFC 7519 4.1.1).
+    TokenIssuer,
+    /// The token is for somebody else (RFC 7519 4.1.3).
+    TokenAudience,
+    /// The token does not reach so far (RFC 6750 3.1).
+    ScopeMissing {
+        /// What the route asks for, as `WWW-Authenticate` lists it.
+        scopes: String,
+    },
+    /// The token's bearer has none of the roles.
+    RoleMissing,
+    /// Nobody has this API key.
+    KeyUnknown,
+    /// The API key is for other routes.
+    KeyNotHere,
+    /// The client's certificate is not among those that may enter.
+    CertificateNotAllowed,
+    /// The issuer's keys have not been got yet.
+    IssuerUnavailable,
     /// The client has used what it may.
     ClientLimit {
         /// The status that the configuration chose.
@@ -109,6 +165,33 @@ impl Refusal {
             Self::HttpVersion,
             Self::BadPath,
             Self::BadHost,
+            Self::MessageForm,
+            Self::TargetTooLong,
+            Self::FieldsTooLarge,
+            Self::BodyTooLarge,
+            Self::MethodUnknown,
+            Self::AddressNotAllowed,
+            Self::PreflightRefused,
+            Self::ConnectionClientLimit,
+            Self::ClientStalled,
+            Self::AuthFailures { retry_after },
+            Self::CredentialsMissing,
+            Self::TokenMalformed,
+            Self::TokenAlgorithm,
+            Self::TokenKey,
+            Self::TokenSignature,
+            Self::TokenExpired,
+            Self::TokenNotYet,
+            Self::TokenIssuer,
+            Self::TokenAudience,
+            Self::ScopeMissing {
+                scopes: "read".to_owned(),
+            },
+            Self::RoleMissing,
+            Self::KeyUnknown,
+            Self::KeyNotHere,
+            Self::CertificateNotAllowed,
+            Self::IssuerUnavailable,
             Self::ClientLimit {
                 status: StatusCode::TOO_MANY_REQUESTS,
                 retry_after,
@@ -187,6 +270,156 @@ impl Refusal {
                 "bad_host",
                 "the request names no valid host",
                 "http_request_error",
+            ),
+            Self::MessageForm => (
+                400,
+                "bad_message",
+                "the message could be read in more than one way",
+                "http_request_error",
+            ),
+            Self::TargetTooLong => (
+                414,
+                "target_too_long",
+                "the target is too long",
+                "http_request_error",
+            ),
+            Self::FieldsTooLarge => (
+                431,
+                "fields_too_large",
+                "the header fields are too large or too many",
+                "http_request_error",
+            ),
+            Self::BodyTooLarge => (
+                413,
+                "body_too_large",
+                "the body is too large",
+                "http_request_error",
+            ),
+            Self::MethodUnknown => (
+                501,
+                "method_unknown",
+                "this method is not known here",
+                "http_request_denied",
+            ),
+            Self::AddressNotAllowed => (
+                403,
+                "address_not_allowed",
+                "this address may not enter here",
+                "http_request_denied",
+            ),
+            Self::PreflightRefused => (
+                403,
+                "preflight_refused",
+                "pages of this origin may not ask so",
+                "http_request_denied",
+            ),
+            Self::ConnectionClientLimit => (
+                503,
+                "connection_client_limit",
+                "this client has as many connections open as it may",
+                "http_request_denied",
+            ),
+            Self::ClientStalled => (
+                408,
+                "client_stalled",
+                "the client takes or sends too little",
+                "http_request_error",
+            ),
+            Self::AuthFailures { .. } => (
+                429,
+                "auth_failures",
+                "too many bad credentials from this address",
+                "http_request_denied",
+            ),
+            Self::CredentialsMissing => (
+                401,
+                "credentials_missing",
+                "credentials are needed",
+                "http_request_denied",
+            ),
+            Self::TokenMalformed => (
+                401,
+                "token_malformed",
+                "the token cannot be read",
+                "http_request_denied",
+            ),
+            Self::TokenAlgorithm => (
+                401,
+                "token_algorithm",
+                "the token's algorithm is not accepted",
+                "http_request_denied",
+            ),
+            Self::TokenKey => (
+                401,
+                "token_key",
+                "the token's key is not known",
+                "http_request_denied",
+            ),
+            Self::TokenSignature => (
+                401,
+                "token_signature",
+                "the token's signature is wrong",
+                "http_request_denied",
+            ),
+            Self::TokenExpired => (
+                401,
+                "token_expired",
+                "the token has expired",
+                "http_request_denied",
+            ),
+            Self::TokenNotYet => (
+                401,
+                "token_not_yet",
+                "the token is not valid yet",
+                "http_request_denied",
+            ),
+            Self::TokenIssuer => (
+                401,
+                "token_issuer",
+                "the token is not of an accepted issuer",
+                "http_request_denied",
+            ),
+            Self::TokenAudience => (
+                401,
+                "token_audience",
+                "the token is for another audience",
+                "http_request_denied",
+            ),
+            Self::ScopeMissing { .. } => (
+                403,
+                "scope_missing",
+                "the token lacks a scope",
+                "http_request_denied",
+            ),
+            Self::RoleMissing => (
+                403,
+                "role_missing",
+                "the bearer lacks a role",
+                "http_request_denied",
+            ),
+            Self::KeyUnknown => (
+                401,
+                "key_unknown",
+                "the API key is not known",
+                "http_request_denied",
+            ),
+            Self::KeyNotHere => (
+                403,
+                "key_not_here",
+                "the API key is for other routes",
+                "http_request_denied",
+            ),
+            Self::CertificateNotAllowed => (
+                403,
+                "certificate_not_allowed",
+                "this certificate may not enter here",
+                "http_request_denied",
+            ),
+            Self::IssuerUnavailable => (
+                503,
+                "issuer_unavailable",
+                "the keys that prove tokens are not there yet",
+                "destination_unavailable",
             ),
             Self::ClientLimit { status, .. } => (
                 status.as_u16(),
@@ -367,6 +600,7 @@ impl Refusal {
         match self {
             Self::ClientLimit { retry_after, .. }
             | Self::GlobalLimit { retry_after, .. }
+            | Self::AuthFailures { retry_after }
             | Self::CircuitOpen { retry_after } => Some(
                 retry_after
                     .as_millis()
@@ -379,6 +613,7 @@ impl Refusal {
             | Self::Unresolved
             | Self::UpstreamBusy
             | Self::Draining
+            | Self::IssuerUnavailable
             | Self::WebSocketClientLimit
             | Self::WebSocketGlobalLimit => Some(1),
             _ => None,
