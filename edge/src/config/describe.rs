@@ -1,5 +1,6 @@
 //! What a configuration amounts to, in words: what `edge check` prints.
 
+mod doors;
 mod upstream;
 
 use std::fmt;
@@ -89,6 +90,7 @@ impl Config {
             Rewrite::Build(_) => ", the path rewritten",
         };
         writeln!(f, "  upstream   {upstream}{rewrite}")?;
+        doors::describe(self, route, f)?;
         let limit = &route.limit;
         writeln!(
             f,

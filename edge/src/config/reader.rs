@@ -23,7 +23,10 @@ pub(super) struct Report<'s> {
     asked: Vec<(&'static str, &'static str)>,
     unknown: Vec<Unknown>,
     lacking: Vec<Lacking>,
-    tables: usize,
+    /// Lines on which a secret may stand, by where it begins: they are not shown.
+    secrets: Vec<usize>,
+    /// The tables read so far, by what they are called.
+    tables: Vec<&'static str>,
 }
 
 struct Unknown {
@@ -53,7 +56,8 @@ impl<'s> Report<'s> {
             asked: Vec::new(),
             unknown: Vec::new(),
             lacking: Vec::new(),
-            tables: 0,
+            secrets: Vec::new(),
+            tables: Vec::new(),
         }
     }
 
@@ -65,6 +69,17 @@ impl<'s> Report<'s> {
     ) {
         self.faults
             .push((span.clone(), message.into(), help.into()));
+    }
+
+    /// As [`Report::fault`], where what stands there may be a secret.
+    pub(super) fn secret_fault(
+        &mut self,
+        span: &Range<usize>,
+        message: impl Into<String>,
+        help: impl Into<String>,
+    ) {
+        self.secrets.push(span.start);
+        self.fault(span, message, help);
     }
 
     /// A fault that comes of `key` being absent from a table. A misspelt key is one fault, not
@@ -93,6 +108,13 @@ impl<'s> Report<'s> {
             message: message.into(),
             help: help.into(),
         });
+    }
+
+    /// This key in each table called so, for [`Report::lacks_any`].
+    pub(super) fn key_of(&self, place: &str, key: &'static str) -> Vec<(usize, &'static str)> {
+        let numbered = self.tables.iter().zip(1..);
+        let tables = numbered.filter(|(own, _)| **own == place);
+        tables.map(|(_, number)| (number, key)).collect()
     }
 
     /// The keys asked for so far, each with the table it stands in.
@@ -141,7 +163,18 @@ impl<'s> Report<'s> {
         let list: Vec<_> = self
             .faults
             .into_iter()
-            .map(|(span, message, help)| Fault::new(source, &span, message, help))
+            .map(|(span, message, help)| {
+                let mut fault = Fault::new(source, &span, message, help);
+                let line = |at: usize| source.get(..at).map(|before| before.matches('\n').count());
+                if self
+                    .secrets
+                    .iter()
+                    .any(|secret| line(*secret) == line(span.start))
+                {
+                    fault.hide();
+                }
+                fault
+            })
             .collect();
         (!list.is_empty()).then(|| Faults {
             file: file.to_owned(),
@@ -174,10 +207,10 @@ impl<'t, 'i> Table<'t, 'i> {
         table: Option<&'t DeTable<'i>>,
         report: &mut Report<'_>,
     ) -> Self {
-        report.tables += 1;
+        report.tables.push(place);
         Self {
             place,
-            number: report.tables,
+            number: report.tables.len(),
             span,
             table,
             taken: Vec::new(),
