@@ -17,6 +17,7 @@ use tokio::time::{Instant, timeout_at};
 use crate::connection::{Ahead, Connection, Guarded, Times};
 use crate::gateway::Gateway;
 use crate::http2::Http2;
+use crate::identity::Certificate;
 use crate::metrics::Metrics;
 use crate::plan::{InForce, Plan};
 use crate::proxy_protocol::{self, Read};
@@ -101,19 +102,24 @@ impl Door {
 
     /// The stream of HTTP within what has connected, and whether HTTP/2 was agreed upon; `None`:
     /// there is none.
-    async fn enter(&self, mut stream: Stream, plan: &Plan, by: Instant) -> Option<(Stream, bool)> {
+    async fn enter(&self, mut stream: Stream, plan: &Plan, by: Instant) -> Option<Entry> {
         if announces(&stream, plan) {
             stream = self.announced(stream, by).await?;
         }
         let Some(tls) = &self.tls else {
-            return Some((stream, false));
+            return Some(Entry {
+                stream,
+                http2: false,
+                certificate: None,
+            });
         };
         let client = client(&stream);
         match tls.accept(stream, by).await {
-            Ok(secured) => {
-                let http2 = secured.speaks_http2();
-                Some((Box::new(secured), http2))
-            }
+            Ok(secured) => Some(Entry {
+                http2: secured.speaks_http2(),
+                certificate: secured.certificate().map(Arc::new),
+                stream: Box::new(secured),
+            }),
             // Whoever only looks whether somebody listens is no news.
             Err(Failure::Closed) => None,
             Err(failure) => {
@@ -181,6 +187,14 @@ impl Door {
     }
 }
 
+/// What is known of a client once it may speak HTTP.
+struct Entry {
+    stream: Stream,
+    /// Was HTTP/2 agreed upon?
+    http2: bool,
+    certificate: Option<Arc<Certificate>>,
+}
+
 /// Must whoever has connected say for whom?
 fn announces(stream: &Stream, plan: &Plan) -> bool {
     let networks = &plan.config.server.proxy_protocol;
@@ -223,9 +237,10 @@ impl ServerApp for Door {
         let mut ending = shutdown.clone();
         // Boxed: a connection that lives for long does not carry how it began.
         let entering = Box::pin(async move {
-            let (stream, agreed) = self.enter(stream, &plan, by).await?;
+            let entry = self.enter(stream, &plan, by).await?;
             drop(plan);
-            let connection = Connection::new(secure);
+            let (stream, agreed) = (entry.stream, entry.http2);
+            let connection = Connection::new(secure, entry.certificate);
             let mut guarded = Guarded::new(stream, connection.clone(), times, by);
             if agreed {
                 guarded.speak_http2();
@@ -242,7 +257,8 @@ impl ServerApp for Door {
         let (guarded, connection, speaks_http2) = entering?;
         if speaks_http2 {
             let (proxy, metrics) = (self.proxy.clone(), self.metrics.clone());
-            let http2 = Http2::new(proxy, metrics, secure, streams);
+            let certificate = connection.certificate.clone();
+            let http2 = Http2::new(proxy, metrics, (secure, certificate), streams);
             // Boxed: what speaks HTTP/1.1 does not carry it.
             Box::pin(http2.serve(guarded, times, by, shutdown)).await;
         } else {

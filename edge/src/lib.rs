@@ -7,14 +7,21 @@
 // 0: words
 pub mod units;
 // 1: policies
+pub mod api_key;
 pub mod balance;
 pub mod breaker;
 pub mod cache;
 pub mod certificate;
 pub mod client;
+pub mod cors;
+pub mod credentials;
 pub mod forward;
 pub mod grpc;
+pub mod headers;
+pub mod identity;
+pub mod jwt;
 pub mod limit;
+pub mod message;
 pub mod proxy_protocol;
 pub mod refusal;
 pub mod retry;
@@ -30,6 +37,7 @@ pub mod metrics;
 // 4: doing
 mod admin;
 mod alarm;
+mod authenticator;
 mod connection;
 mod conversation;
 mod deadline;
@@ -41,6 +49,8 @@ mod gateway;
 mod handshake;
 mod health;
 mod http2;
+mod issuer;
+mod keyring;
 mod life;
 mod plan;
 mod resolver;

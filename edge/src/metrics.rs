@@ -49,6 +49,8 @@ pub struct Metrics {
     handshakes: IntCounter,
     handshakes_failed: IntCounterVec,
     certificates: IntGaugeVec,
+    issuers_looked: IntCounterVec,
+    issuer_keys: IntGaugeVec,
     /// Connections from clients open now.
     pub connections: IntGauge,
     /// Connections that were closed at once because too many were open.
@@ -190,6 +192,16 @@ impl Metrics {
                 "edge_tls_handshakes_failed_total",
                 "TLS handshakes with clients that failed, by reason",
                 &["reason"],
+            )?,
+            issuers_looked: make.counters(
+                "edge_issuer_looks_total",
+                "Times that the keys of tokens were looked at, by what became of it",
+                &["auth", "result"],
+            )?,
+            issuer_keys: make.gauges(
+                "edge_issuer_keys",
+                "Keys known that tokens may be signed with",
+                &["auth"],
             )?,
             certificates: make.gauges(
                 "edge_tls_certificate_expires_timestamp_seconds",
@@ -338,6 +350,18 @@ impl Metrics {
             None => self.handshakes.inc(),
             Some(reason) => self.handshakes_failed.with_label_values(&[reason]).inc(),
         }
+    }
+
+    /// The keys of an issuer were looked at, and could be used or not.
+    pub fn issuer_looked(&self, auth: &str, good: bool) {
+        let result = if good { "good" } else { "failed" };
+        self.issuers_looked.with_label_values(&[auth, result]).inc();
+    }
+
+    /// So many keys of an issuer are known.
+    pub fn issuer_keys(&self, auth: &str, count: usize) {
+        let count = i64::try_from(count).unwrap_or(i64::MAX);
+        self.issuer_keys.with_label_values(&[auth]).set(count);
     }
 
     /// These certificates are in force, by the names of their files, and when each ends, in

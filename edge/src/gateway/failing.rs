@@ -3,6 +3,7 @@
 use pingora::proxy::Session;
 use pingora::{Error, ErrorSource, ErrorType};
 
+use super::upload::TOO_LARGE;
 use super::{Context, Gateway, Held};
 use crate::deadline::Expired;
 use crate::refusal::Refusal;
@@ -23,6 +24,7 @@ impl Gateway {
                 Refusal::RequestTimeout
             }
             ErrorSource::Downstream => match error.etype() {
+                &TOO_LARGE => Refusal::BodyTooLarge,
                 ErrorType::ReadError
                 | ErrorType::WriteError
                 | ErrorType::WriteTimedout
