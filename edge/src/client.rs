@@ -92,7 +92,8 @@ impl Trust {
         }
     }
 
-    fn key(&self, address: IpAddr) -> u128 {
+    /// What counts for the limits of whoever has this address.
+    pub fn key(&self, address: IpAddr) -> u128 {
         match address {
             IpAddr::V4(v4) => v4.to_ipv6_mapped().to_bits(),
             IpAddr::V6(v6) => {

@@ -41,6 +41,8 @@ pub(crate) struct Connection {
     pub(crate) certificate: Option<Arc<Certificate>>,
     phase: AtomicU8,
     cut: AtomicBool,
+    /// Has the client taken nothing for too long?
+    pub(crate) stalled: AtomicBool,
     /// The date of the answer that is to be written next, and whether there is one.
     date: Mutex<Option<Date>>,
     dated: AtomicBool,

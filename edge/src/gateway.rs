@@ -160,7 +160,10 @@ impl Gateway {
             let call = grpc::timeout(headers).filter(|_| grpc::is_grpc(headers));
             let response = rule.timeout.response.into_iter().chain(call).min();
             context.deadline().start(exchange.began, response, body);
-            session.set_write_timeout(response);
+            // Of a stream of HTTP/2; what a connection takes, the connection sees itself.
+            let write = context.plan.config.timeout.write;
+            let write = write.filter(|_| session.is_http2());
+            session.set_write_timeout(response.into_iter().chain(write).min());
             // edge's own clocks run from here on.
             session.set_read_timeout(None);
         }

@@ -53,8 +53,7 @@ pub struct Metrics {
     issuer_keys: IntGaugeVec,
     /// Connections from clients open now.
     pub connections: IntGauge,
-    /// Connections that were closed at once because too many were open.
-    pub connections_refused: IntCounter,
+    connections_refused: IntCounterVec,
     /// Places taken in the table of clients.
     pub limit_clients: IntGauge,
     /// Bytes in the cache's store.
@@ -163,6 +162,14 @@ impl Metrics {
             "Configurations read while edge ran, by what became of them",
             &["result"],
         )?;
+        let refused_connections = make.counters(
+            "edge_connections_refused_total",
+            "Connections closed at once because too many were open",
+            &["reason"],
+        )?;
+        for reason in ["connections", Refusal::ConnectionClientLimit.reason()] {
+            refused_connections.with_label_values(&[reason]);
+        }
         Ok(Self {
             none: families.of("none", false),
             families,
@@ -209,10 +216,7 @@ impl Metrics {
                 &["cert"],
             )?,
             connections: make.gauge("edge_connections", "Clients' connections open now")?,
-            connections_refused: make.counter(
-                "edge_connections_refused_total",
-                "Connections closed at once because too many were open",
-            )?,
+            connections_refused: refused_connections,
             limit_clients: make.gauge("edge_limit_clients", "Clients that have a bucket now")?,
             cache_bytes: make.gauge(
                 "edge_cache_bytes",
@@ -350,6 +354,11 @@ impl Metrics {
             None => self.handshakes.inc(),
             Some(reason) => self.handshakes_failed.with_label_values(&[reason]).inc(),
         }
+    }
+
+    /// A connection was closed at once: too many were open, of all clients or of this one.
+    pub fn connection_refused(&self, reason: &str) {
+        self.connections_refused.with_label_values(&[reason]).inc();
     }
 
     /// The keys of an issuer were looked at, and could be used or not.

@@ -60,6 +60,8 @@ mod reload;
 mod repeating;
 #[path = "gateway/routes.rs"]
 mod routes;
+#[path = "gateway/slow.rs"]
+mod slow;
 #[path = "gateway/stale.rs"]
 mod stale;
 #[path = "gateway/strangers.rs"]

@@ -45,6 +45,7 @@ impl Config {
                     drain: _,
                     drain_delay: _,
                     connections: _,
+                    connections_per_client: _,
                     http2: _,
                     streams: _,
                     proxy_protocol: _,

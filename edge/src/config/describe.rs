@@ -36,6 +36,16 @@ impl fmt::Display for Config {
         if let Some(tls) = &self.tls {
             tls.describe(f)?;
         }
+        let (connections, client) = (self.server.connections, self.server.connections_per_client);
+        let client = client.map_or("off".to_owned(), |most| most.to_string());
+        let timeout = &self.timeout;
+        let (head, keepalive) = (time(Some(timeout.head)), time(Some(timeout.keepalive)));
+        let write = time(timeout.write);
+        writeln!(f, "takes {connections} connections, {client} of one client")?;
+        writeln!(
+            f,
+            "lets go after head {head}, write {write}, keepalive {keepalive}"
+        )?;
         let speaks = if self.server.http2 {
             format!("HTTP/1.1 and HTTP/2, {} streams", self.server.streams)
         } else {
