@@ -146,8 +146,10 @@ impl Authenticator {
                 let key = keys.find(given.as_bytes(), shown.route)?;
                 let own_limit = key.limit.map(|quota| {
                     let mut buckets = buckets.lock();
-                    // As many as there are keys: those of others have gone.
-                    buckets.retain(|name, _| keys.knows(name));
+                    // One more than there are keys, at most: some belong to keys that have gone.
+                    if buckets.len() > keys.len() {
+                        buckets.retain(|name, _| keys.knows(name));
+                    }
                     let kept = buckets.get(&key.name).filter(|(own, _)| *own == quota);
                     let bucket = kept.map(|(_, bucket)| bucket.clone()).unwrap_or_default();
                     buckets.insert(key.name.clone(), (quota, bucket.clone()));

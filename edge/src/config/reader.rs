@@ -143,7 +143,10 @@ impl<'s> Report<'s> {
                 .iter()
                 .find(|(at, known)| *at != place && *known == key)
                 .map(|(at, _)| *at);
-            let help = if let Some(near) = nearest(&key, own.iter().copied()) {
+            // A key of another table, to the letter, is no part of one of this table.
+            let near = nearest(&key, own.iter().copied());
+            let near = near.filter(|near| elsewhere.is_none() || !near.contains(key.as_str()));
+            let help = if let Some(near) = near {
                 explained.push((table, near));
                 format!("did you mean `{near}`?")
             } else if let Some(at) = elsewhere {
