@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use criterion::{Criterion, criterion_group, criterion_main};
 use edge::client::Client;
-use edge::limit::{Bucket, Clients, DEFAULT_CLIENTS, Limits, Overflow, Quota, Status};
+use edge::limit::{Bucket, Clients, DEFAULT_CLIENTS, Limits, Overflow, Quota};
 use pingora_limits::estimator::Estimator;
 
 criterion_group! {
@@ -148,7 +148,7 @@ fn both(c: &mut Criterion) {
     let limits = Limits {
         per_client: Some(Arc::new(filled(&keys, SECOND, None))),
         global: Some((plenty(), Arc::default())),
-        status: Status::default(),
+        ..Limits::default()
     };
     let address = IpAddr::V4(Ipv4Addr::LOCALHOST);
     let mut now = SECOND;

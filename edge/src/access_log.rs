@@ -19,6 +19,9 @@ pub struct Line<'a> {
     pub id: &'a str,
     /// Who asked.
     pub client: IpAddr,
+    /// Who that was shown to be.
+    #[serde(skip_serializing_if = "str::is_empty")]
+    pub identity: &'a str,
     /// The method as it came.
     pub method: &'a str,
     /// The host as it came.
@@ -141,6 +144,7 @@ mod tests {
             event: "request",
             id: "1",
             client: [127, 0, 0, 1].into(),
+            identity: "",
             method: "GET",
             host: "a",
             path: "/\"\n",

@@ -6,12 +6,16 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use ::ring::digest::{SHA256, digest};
 use rustls::RootCertStore;
 use rustls::crypto::ring;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
 use rustls::sign::CertifiedKey;
 use webpki::{EndEntityCert, KeyUsage};
+use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
+
+use crate::identity::Certificate;
 
 /// A certificate with its chain and its private key: what one proves to be who one is.
 #[derive(Clone)]
@@ -54,6 +58,39 @@ impl fmt::Debug for Identity {
             .field("not_after", &self.not_after)
             .finish_non_exhaustive()
     }
+}
+
+/// What a client's certificate says of its subject; that it may be believed has been found out
+/// before.
+pub fn shown(der: &[u8]) -> Option<Certificate> {
+    let (_, parsed) = X509Certificate::from_der(der).ok()?;
+    let names = parsed.subject_alternative_name().ok().flatten();
+    let names = names.map(|names| &names.value.general_names[..]);
+    let names = names.unwrap_or_default().iter().take(MOST_NAMES);
+    let mut certificate = Certificate {
+        common_name: parsed
+            .subject()
+            .iter_common_name()
+            .next()
+            .and_then(|name| name.as_str().ok().map(str::to_owned)),
+        hash: Some(hexadecimal(digest(&SHA256, der).as_ref())),
+        ..Certificate::default()
+    };
+    for name in names {
+        match name {
+            GeneralName::URI(uri) => certificate.uris.push((*uri).to_owned()),
+            GeneralName::DNSName(name) => certificate.dns.push((*name).to_owned()),
+            _ => {}
+        }
+    }
+    Some(certificate)
+}
+
+/// More names of one certificate are not looked at.
+const MOST_NAMES: usize = 64;
+
+fn hexadecimal(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// Understands the certificates of authorities: at least one, and all of them.

@@ -42,6 +42,24 @@ impl fmt::Display for Client {
     }
 }
 
+/// Which addresses are let in.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Addresses {
+    /// These alone; empty: all.
+    pub allow: Vec<IpNet>,
+    /// These never.
+    pub deny: Vec<IpNet>,
+}
+
+impl Addresses {
+    /// Is this one let in?
+    pub fn permits(&self, address: IpAddr) -> bool {
+        let address = address.to_canonical();
+        let within = |networks: &[IpNet]| networks.iter().any(|network| network.contains(&address));
+        (self.allow.is_empty() || within(&self.allow)) && !within(&self.deny)
+    }
+}
+
 /// More addresses than this in `X-Forwarded-For` are not read: no honest chain is so long.
 const MOST_HOPS: usize = 32;
 
@@ -74,7 +92,8 @@ impl Trust {
         }
     }
 
-    fn key(&self, address: IpAddr) -> u128 {
+    /// What counts for the limits of whoever has this address.
+    pub fn key(&self, address: IpAddr) -> u128 {
         match address {
             IpAddr::V4(v4) => v4.to_ipv6_mapped().to_bits(),
             IpAddr::V6(v6) => {

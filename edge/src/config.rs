@@ -4,15 +4,20 @@
 //! Each key is read in one place, with its default beside it, straight into the type of the
 //! policy that obeys it.
 
+mod auth;
 mod cache;
 mod change;
 mod check;
+mod cors;
 mod describe;
 mod dns;
 mod fault;
 mod forms;
+mod headers;
+mod keys;
 mod limits;
 mod reader;
+mod request;
 mod route;
 mod server;
 mod timeout;
@@ -20,11 +25,15 @@ mod tls;
 mod upstream;
 mod websocket;
 
+pub use auth::{Auth, KeySource, Proof, RouteAuth};
 pub use cache::Cache;
 pub use change::{Change, Counts};
 pub use dns::Dns;
 pub use fault::{Fault, Faults, Unread};
-pub use route::{Route, RouteLimit};
+pub use keys::read_keys;
+pub use limits::RouteLimit;
+pub use request::Request;
+pub use route::Route;
 pub use server::Server;
 pub use timeout::Timeout;
 pub use tls::{Certificate, Tls};
@@ -34,6 +43,7 @@ pub use websocket::WebSocket;
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::ops::Range;
 use std::path::Path;
+use std::sync::Arc;
 
 use toml::Spanned;
 use toml::de::DeTable;
@@ -67,6 +77,12 @@ pub struct Config {
     pub tls: Option<Tls>,
     /// `[dns]`
     pub dns: Dns,
+    /// `[request]`
+    pub request: Request,
+    /// `[headers]`, for all routes; `None`: nothing.
+    pub headers: Option<Arc<crate::headers::Rules>>,
+    /// `[auth.NAME]` in the order of the file.
+    pub auths: Vec<Auth>,
     /// `[upstream.NAME]`, by name.
     pub upstreams: Vec<Upstream>,
     /// `[[route]]` in the order of the file.
@@ -125,8 +141,9 @@ impl Config {
     /// Every key that a file may hold, as (table, key): what the documents must name.
     pub fn keys() -> Vec<(&'static str, &'static str)> {
         let source = "[tls]\ncertificates = [{}]\n\
+             [auth.a]\ntype = \"jwt\"\nsecret = {}\n[auth.b]\ntype = \"api_key\"\n[auth.c]\ntype = \"certificate\"\n\
              [upstream.a]\npeers = [{}]\nhealth = {}\neject = {}\nbreaker = {}\nretry = {}\ntls = {}\n\
-             [[route]]\ncache = {}\nlimit = { burst = {} }\ntimeout = {}\nwebsocket = {}";
+             [headers]\nrequest = {}\nresponse = {}\n[[route]]\nauth = {}\ncors = {}\nheaders = {}\ncache = {}\nlimit = { burst = {} }\ntimeout = {}\nwebsocket = {}";
         let mut report = Report::new(source, Path::new(""));
         let (root, _) = DeTable::parse_recoverable(source);
         read_all(&root, &mut report);
@@ -169,6 +186,14 @@ fn read_all(root: &Spanned<DeTable<'_>>, report: &mut Report<'_>) -> Option<Conf
         Table::of("[cache]", file.value("cache", report), report),
         report,
     );
+    let request = request::read_request(
+        Table::of("[request]", file.value("request", report), report),
+        report,
+    );
+    let headers = file.value("headers", report);
+    let headers = headers.map(|value| headers::read_headers("[headers]", Some(value), report).0);
+    let headers = headers.map(Arc::new);
+    let auths = auth::read_auths(file.value("auth", report), report);
     let upstreams = upstream::read_upstreams(file.value("upstream", report), report);
     let routes = file.value("route", report);
     let names: Vec<&str> = upstreams
@@ -176,6 +201,9 @@ fn read_all(root: &Spanned<DeTable<'_>>, report: &mut Report<'_>) -> Option<Conf
         .map(|(upstream, _)| upstream.name.as_str())
         .collect();
     let defaults = route::Defaults {
+        body: request.body,
+        headers: headers.as_ref(),
+        auths: &auths,
         limit: &limit,
         timeout: &timeout,
         timeout_table,
@@ -185,6 +213,7 @@ fn read_all(root: &Spanned<DeTable<'_>>, report: &mut Report<'_>) -> Option<Conf
     let routes = route::read_routes(routes, &names, &defaults, report);
     file.finish(report);
 
+    check::auths_are_used(&auths.good, &routes, report);
     check::upstreams_are_used(&upstreams, &routes, report);
     check::routes_are_reached(&routes, report);
     check::websockets_are_spoken(&upstreams, &routes, report);
@@ -210,6 +239,9 @@ fn read_all(root: &Spanned<DeTable<'_>>, report: &mut Report<'_>) -> Option<Conf
         cache,
         tls,
         dns,
+        request,
+        headers,
+        auths: auths.good.into_iter().map(|(auth, ..)| auth).collect(),
         upstreams: upstreams
             .into_iter()
             .map(|(upstream, _)| upstream)

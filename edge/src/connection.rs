@@ -18,6 +18,7 @@ use parking_lot::Mutex;
 use pingora::protocols::Stream;
 
 use crate::deadline::Deadline;
+use crate::identity::Certificate;
 use crate::refusal::Refusal;
 use crate::tunnel::Tunnel;
 pub(crate) use ahead::Ahead;
@@ -36,8 +37,12 @@ pub(crate) struct Connection {
     pub(crate) deadline: Deadline,
     /// Does the client come through TLS?
     pub(crate) secure: bool,
+    /// The certificate that the client has shown.
+    pub(crate) certificate: Option<Arc<Certificate>>,
     phase: AtomicU8,
     cut: AtomicBool,
+    /// Has the client taken nothing for too long?
+    pub(crate) stalled: AtomicBool,
     /// The date of the answer that is to be written next, and whether there is one.
     date: Mutex<Option<Date>>,
     dated: AtomicBool,
@@ -68,9 +73,10 @@ const EXCHANGE: u8 = 1;
 const IDLE: u8 = 2;
 
 impl Connection {
-    pub(crate) fn new(secure: bool) -> Arc<Self> {
+    pub(crate) fn new(secure: bool, certificate: Option<Arc<Certificate>>) -> Arc<Self> {
         Arc::new(Self {
             secure,
+            certificate,
             ..Self::default()
         })
     }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use h2::SendStream;
-use http::{HeaderMap, StatusCode, Version, header};
+use http::{HeaderMap, HeaderValue, StatusCode, Version, header};
 use pingora::connectors::http::Connector;
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::protocols::SocketDigest;
@@ -192,18 +192,27 @@ impl Conversation {
             return Err(invalid("the head is too long"));
         }
         let mut head = Box::new(head.clone());
+        let mut codings = head.headers.get_all(header::TRANSFER_ENCODING).iter();
+        let chunked = |coding: &HeaderValue| coding.as_bytes().eq_ignore_ascii_case(b"chunked");
+        if codings.next().is_some_and(|coding| !chunked(coding)) || codings.next().is_some() {
+            // Nobody has asked for another one (RFC 9110 10.1.4).
+            return Err(invalid("a transfer coding that is not chunked alone"));
+        }
         if head.status == StatusCode::SWITCHING_PROTOCOLS {
             return Err(invalid("an upgrade that nobody asked for"));
         }
+        for name in forward::hop_by_hop(&head.headers) {
+            head.remove_header(&name);
+        }
         if head.status.is_informational() {
+            // It has no body (RFC 9110 8.6, RFC 9112 6.1).
+            head.remove_header(&header::CONTENT_LENGTH);
+            head.remove_header(&header::TRANSFER_ENCODING);
             self.interim += 1;
             return match self.interim > MOST_INTERIM {
                 true => Err(invalid("too many interim answers")),
                 false => Ok(Event::Interim(head)),
             };
-        }
-        for name in forward::hop_by_hop(&head.headers) {
-            head.remove_header(&name);
         }
         self.stage = Stage::Body;
         Ok(Event::Head(head))

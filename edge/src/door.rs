@@ -1,11 +1,14 @@
 //! A client's connection from its first byte to its last: who it is (PROXY protocol), TLS, and the
 //! protocol that it speaks; then it is Pingora's, and if it became a WebSocket, the tunnel's.
 
-use std::net::SocketAddr;
+use std::collections::HashMap;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use async_trait::async_trait;
+use foldhash::quality::RandomState;
+use parking_lot::Mutex;
 use pingora::apps::{HttpServerApp, ServerApp};
 use pingora::protocols::{GetSocketDigest, Stream};
 use pingora::proxy::HttpProxy;
@@ -17,6 +20,7 @@ use tokio::time::{Instant, timeout_at};
 use crate::connection::{Ahead, Connection, Guarded, Times};
 use crate::gateway::Gateway;
 use crate::http2::Http2;
+use crate::identity::Certificate;
 use crate::metrics::Metrics;
 use crate::plan::{InForce, Plan};
 use crate::proxy_protocol::{self, Read};
@@ -40,6 +44,8 @@ pub(crate) struct Door {
 pub(crate) struct Open {
     count: AtomicUsize,
     gauge: IntGauge,
+    /// How many each client has: never more entries than connections.
+    clients: Mutex<HashMap<u128, usize, RandomState>>,
 }
 
 impl Open {
@@ -47,6 +53,7 @@ impl Open {
         Arc::new(Self {
             count: AtomicUsize::new(0),
             gauge,
+            clients: Mutex::default(),
         })
     }
 
@@ -61,16 +68,46 @@ impl Open {
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more)
             .ok()?;
         self.gauge.inc();
-        Some(Entered(self.clone()))
+        Some(Entered {
+            open: self.clone(),
+            client: None,
+        })
     }
 }
 
-struct Entered(Arc<Open>);
+/// One connection, and whose it is once that is known.
+struct Entered {
+    open: Arc<Open>,
+    client: Option<u128>,
+}
+
+impl Entered {
+    /// It is this client's; `false` if that has `most` open already.
+    fn belongs(&mut self, client: u128, most: usize) -> bool {
+        let mut clients = self.open.clients.lock();
+        let open = clients.entry(client).or_default();
+        if *open >= most {
+            return false;
+        }
+        *open += 1;
+        self.client = Some(client);
+        true
+    }
+}
 
 impl Drop for Entered {
     fn drop(&mut self) {
-        self.0.gauge.dec();
-        self.0.count.fetch_sub(1, Ordering::Relaxed);
+        if let Some(client) = self.client {
+            let mut clients = self.open.clients.lock();
+            if let Some(open) = clients.get_mut(&client) {
+                *open -= 1;
+                if *open == 0 {
+                    clients.remove(&client);
+                }
+            }
+        }
+        self.open.gauge.dec();
+        self.open.count.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -101,19 +138,33 @@ impl Door {
 
     /// The stream of HTTP within what has connected, and whether HTTP/2 was agreed upon; `None`:
     /// there is none.
-    async fn enter(&self, mut stream: Stream, plan: &Plan, by: Instant) -> Option<(Stream, bool)> {
+    async fn enter(
+        &self,
+        mut stream: Stream,
+        plan: &Plan,
+        by: Instant,
+        entered: &mut Entered,
+    ) -> Option<Entry> {
         if announces(&stream, plan) {
             stream = self.announced(stream, by).await?;
         }
+        if !self.lets_in(&stream, plan, entered) {
+            return None;
+        }
         let Some(tls) = &self.tls else {
-            return Some((stream, false));
+            return Some(Entry {
+                stream,
+                http2: false,
+                certificate: None,
+            });
         };
         let client = client(&stream);
         match tls.accept(stream, by).await {
-            Ok(secured) => {
-                let http2 = secured.speaks_http2();
-                Some((Box::new(secured), http2))
-            }
+            Ok(secured) => Some(Entry {
+                http2: secured.speaks_http2(),
+                certificate: secured.certificate().map(Arc::new),
+                stream: Box::new(secured),
+            }),
             // Whoever only looks whether somebody listens is no news.
             Err(Failure::Closed) => None,
             Err(failure) => {
@@ -150,6 +201,22 @@ impl Door {
         }
     }
 
+    /// Has this client still room for a connection? Those of trusted proxies are many people's.
+    fn lets_in(&self, stream: &Stream, plan: &Plan, entered: &mut Entered) -> bool {
+        let server = &plan.config.server;
+        let Some((most, address)) = server.connections_per_client.zip(address(stream)) else {
+            return true;
+        };
+        let let_in = server.trust.trusts(address)
+            || entered.belongs(server.trust.key(address.to_canonical()), most);
+        if !let_in {
+            let reason = Refusal::ConnectionClientLimit.reason();
+            self.metrics.connection_refused(reason);
+            tracing::debug!(reason, client = %address, "connection_refused");
+        }
+        let_in
+    }
+
     fn count_malformed(&self, refusal: &Refusal, client: Option<&str>) {
         self.metrics.count_malformed(refusal);
         tracing::info!(reason = refusal.reason(), client, "request_malformed");
@@ -181,16 +248,28 @@ impl Door {
     }
 }
 
+/// What is known of a client once it may speak HTTP.
+struct Entry {
+    stream: Stream,
+    /// Was HTTP/2 agreed upon?
+    http2: bool,
+    certificate: Option<Arc<Certificate>>,
+}
+
 /// Must whoever has connected say for whom?
 fn announces(stream: &Stream, plan: &Plan) -> bool {
     let networks = &plan.config.server.proxy_protocol;
     if networks.is_empty() {
         return false;
     }
-    let socket = stream.get_socket_digest();
-    let peer = socket.and_then(|socket| socket.peer_addr()?.as_inet().map(SocketAddr::ip));
-    let peer = peer.map(|peer| peer.to_canonical());
+    let peer = address(stream).map(|peer| peer.to_canonical());
     peer.is_some_and(|peer| networks.iter().any(|network| network.contains(&peer)))
+}
+
+/// From where it comes.
+fn address(stream: &Stream) -> Option<IpAddr> {
+    let socket = stream.get_socket_digest()?;
+    socket.peer_addr()?.as_inet().map(SocketAddr::ip)
 }
 
 fn client(stream: &Stream) -> Option<String> {
@@ -209,13 +288,14 @@ impl ServerApp for Door {
     ) -> Option<Stream> {
         let plan = self.plan.load_full();
         let server = &plan.config.server;
-        let Some(entered) = self.open.enter(server.connections) else {
-            self.metrics.connections_refused.inc();
+        let Some(mut entered) = self.open.enter(server.connections) else {
+            self.metrics.connection_refused("connections");
             return None;
         };
         let times = Times {
             head: plan.config.timeout.head,
             keepalive: plan.config.timeout.keepalive,
+            write: plan.config.timeout.write,
         };
         let (http2, streams) = (server.http2, server.streams);
         let by = Instant::now() + times.head;
@@ -223,15 +303,16 @@ impl ServerApp for Door {
         let mut ending = shutdown.clone();
         // Boxed: a connection that lives for long does not carry how it began.
         let entering = Box::pin(async move {
-            let (stream, agreed) = self.enter(stream, &plan, by).await?;
+            let entry = self.enter(stream, &plan, by, &mut entered).await?;
             drop(plan);
-            let connection = Connection::new(secure);
+            let (stream, agreed) = (entry.stream, entry.http2);
+            let connection = Connection::new(secure, entry.certificate);
             let mut guarded = Guarded::new(stream, connection.clone(), times, by);
             if agreed {
                 guarded.speak_http2();
             }
             let speaks_http2 = agreed || (http2 && !secure && guarded.begins_http2().await);
-            Some((guarded, connection, speaks_http2))
+            Some((guarded, connection, speaks_http2, entered))
         });
         // edge ends: whoever has not begun is let go.
         let entering = tokio::select! {
@@ -239,12 +320,14 @@ impl ServerApp for Door {
             entering = entering => entering,
             _ = ending.changed() => None,
         };
-        let (guarded, connection, speaks_http2) = entering?;
+        let (guarded, connection, speaks_http2, entered) = entering?;
         if speaks_http2 {
             let (proxy, metrics) = (self.proxy.clone(), self.metrics.clone());
-            let http2 = Http2::new(proxy, metrics, secure, streams);
+            let certificate = connection.certificate.clone();
+            let http2 = Http2::new(proxy, metrics, (secure, certificate), streams);
             // Boxed: what speaks HTTP/1.1 does not carry it.
             Box::pin(http2.serve(guarded, times, by, shutdown)).await;
+            drop(entered);
         } else {
             self.serve(guarded, &connection, entered, shutdown).await;
         }

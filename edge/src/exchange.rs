@@ -4,6 +4,8 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant, SystemTime};
 
 use crate::client::Client;
+use crate::headers::Dressing;
+use crate::identity::Identity;
 use crate::refusal::Refusal;
 
 /// One request with its response.
@@ -19,6 +21,14 @@ pub struct Exchange {
     pub peer: IpAddr,
     /// Who asks.
     pub client: Client,
+    /// Who that was shown to be, where the route wants to know.
+    pub identity: Option<Identity>,
+    /// What a client without credentials is asked for (RFC 9110 11.6.1).
+    pub challenge: Option<&'static str>,
+    /// What its answer is given when it goes out, whatever it says.
+    pub dressing: Option<Box<Dressing>>,
+    /// Does the answer differ by the page that asks?
+    pub varies_by_origin: bool,
     /// `http` or `https`, as the client sees it.
     pub scheme: &'static str,
     /// The place of the route among the routes.
@@ -114,6 +124,10 @@ impl Exchange {
             id,
             peer,
             client,
+            identity: None,
+            challenge: None,
+            dressing: None,
+            varies_by_origin: false,
             scheme,
             route: None,
             refusal: None,

@@ -107,6 +107,7 @@ impl Fetcher {
         born: u64,
         by: Option<Instant>,
     ) -> Result<&'static str, Refusal> {
+        rule.upstream.budget.request(Instant::now());
         let mut spent = Upstream {
             began: Some(Instant::now()),
             ..Upstream::default()

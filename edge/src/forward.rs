@@ -24,6 +24,20 @@ const HOP_BY_HOP: [HeaderName; 6] = [
     header::PROXY_AUTHENTICATE,
 ];
 
+/// What only a proxy may say, and peers believe: of strangers it never passes. Some of it moves
+/// links or whole paths, and an answer that was moved so would be kept for everybody.
+pub const HEARSAY: [HeaderName; 9] = [
+    header::FORWARDED,
+    HeaderName::from_static("x-real-ip"),
+    HeaderName::from_static("x-forwarded-port"),
+    HeaderName::from_static("x-forwarded-prefix"),
+    HeaderName::from_static("x-forwarded-scheme"),
+    HeaderName::from_static("x-forwarded-server"),
+    HeaderName::from_static("x-forwarded-ssl"),
+    HeaderName::from_static("x-original-url"),
+    HeaderName::from_static("x-rewrite-url"),
+];
+
 /// More names than this in `Connection` are not honoured: no honest message lists so many.
 const MOST_NOMINATED: usize = 32;
 

@@ -1,8 +1,10 @@
 //! The way of a request through edge, from top to bottom: a method a phase, a line a step, in the
 //! order in which Pingora calls them.
 
+mod authenticating;
 mod caching;
 mod conversing;
+mod dressing;
 mod failing;
 mod inquiry;
 mod proxying;
@@ -19,6 +21,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
+use http::Method;
 use pingora::connectors::TransportConnector;
 use pingora::modules::http::HttpModules;
 use pingora::proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
@@ -39,8 +42,8 @@ use crate::refusal::Refusal;
 use crate::route::Path;
 use crate::sockets::Sockets;
 use crate::websocket::Place;
-use crate::{forward, grpc, limit, respond, websocket};
-use request::{host_and_port, host_of, one_content_length, path_of};
+use crate::{cors, forward, grpc, limit, respond, websocket};
+use request::{host_and_port, host_of, length, message, path_of, put_path};
 
 /// All that the steps need: the plan, what stays whatever the plan says, and the record.
 pub(crate) struct Gateway {
@@ -114,6 +117,8 @@ impl Held {
 
 /// How an admitted request goes on.
 enum Passage {
+    /// To its answer, which edge gives.
+    Preflight,
     Forward,
     /// With a place among the open WebSockets.
     Upgrade(Place),
@@ -144,7 +149,6 @@ impl Gateway {
         // A client that sends its next request early must not lose the answer to this one; the
         // requests are still served one after the other (RFC 9112 9.3.2).
         session.downstream_session.set_pipelining_enabled(true);
-        one_content_length(session);
     }
 
     fn start_clocks(session: &mut Session, context: &Held) {
@@ -156,7 +160,10 @@ impl Gateway {
             let call = grpc::timeout(headers).filter(|_| grpc::is_grpc(headers));
             let response = rule.timeout.response.into_iter().chain(call).min();
             context.deadline().start(exchange.began, response, body);
-            session.set_write_timeout(response);
+            // Of a stream of HTTP/2; what a connection takes, the connection sees itself.
+            let write = context.plan.config.timeout.write;
+            let write = write.filter(|_| session.is_http2());
+            session.set_write_timeout(response.into_iter().chain(write).min());
             // edge's own clocks run from here on.
             session.set_read_timeout(None);
         }
@@ -173,20 +180,86 @@ impl Gateway {
     }
 
     /// The door. An `Err` is the answer that edge gives itself.
-    fn admit(&self, session: &Session, context: &mut Held) -> Result<Passage, Refusal> {
+    async fn admit(&self, session: &mut Session, context: &mut Held) -> Result<Passage, Refusal> {
+        self.find_route(session, context)?;
+        Self::choose_dressing(session, context);
+        self.let_in(session, context)?;
+        if Self::is_own_preflight(session, context)? {
+            return Ok(Passage::Preflight);
+        }
+        self.limit(session, context)?;
+        if context.rule().is_some_and(|rule| rule.auth.is_some()) {
+            // Boxed: a route that is for everybody does not carry it.
+            Box::pin(self.authenticate(session, context)).await?;
+        }
+        self.pass_on(session, context)
+    }
+
+    /// Which route is it for?
+    fn find_route(&self, session: &mut Session, context: &mut Held) -> Result<(), Refusal> {
+        message(session, &context.plan.config.request.bounds)?;
+        Self::disown(session, context);
+        let path = path_of(session.req_header()).ok_or(Refusal::BadPath)?;
+        let normal = context.plan.config.request.paths.normalise(path)?;
+        if normal != path {
+            let normal = normal.into_owned();
+            put_path(session.req_header_mut(), &normal)?;
+        }
         let (plan, exchange) = (&context.plan, &mut context.exchange);
         let request = session.req_header();
         let host = host_of(request).ok_or(Refusal::BadHost)?;
         let path = Path::read(path_of(request).ok_or(Refusal::BadPath)?)?;
-        exchange.route = Some(plan.routes.find(host, &path, &request.method)?);
-        let rule = plan.rule(exchange).ok_or(Refusal::Internal)?;
-        if !limit::is_preflight(&request.method, &request.headers) {
-            let now = exchange.began.saturating_duration_since(self.started);
-            let decision = rule.limits.take(exchange.client, now)?;
-            if decision == Decision::Allowed {
-                rule.figures.limit_allowed();
-            }
+        let asked_for = |method: &Method| plan.routes.find(host, &path, method);
+        // A preflight is for the route of the request that shall follow, if that speaks of CORS.
+        let preflight = limit::is_preflight(&request.method, &request.headers);
+        let wanted = preflight.then(|| cors::requested_method(&request.headers));
+        let wanted = wanted.flatten().and_then(|method| asked_for(&method).ok());
+        let speaks = |route: &usize| {
+            plan.rules
+                .get(*route)
+                .is_some_and(|rule| rule.cors.is_some())
+        };
+        exchange.route = Some(match wanted.filter(speaks) {
+            Some(route) => route,
+            None => asked_for(&request.method)?,
+        });
+        Ok(())
+    }
+
+    /// Does the route let this address in?
+    fn let_in(&self, session: &Session, context: &Held) -> Result<(), Refusal> {
+        let rule = context.rule().ok_or(Refusal::Internal)?;
+        let length = length(&session.req_header().headers);
+        if length
+            .zip(rule.body)
+            .is_some_and(|(length, most)| length > most)
+        {
+            return Err(Refusal::BodyTooLarge);
         }
+        let permitted = rule.addresses.permits(context.exchange.client.address);
+        permitted.then_some(()).ok_or(Refusal::AddressNotAllowed)
+    }
+
+    /// Within the limits that count before it is known who asks?
+    fn limit(&self, session: &Session, context: &Held) -> Result<(), Refusal> {
+        let (request, exchange) = (session.req_header(), &context.exchange);
+        let rule = context.rule().ok_or(Refusal::Internal)?;
+        if limit::is_preflight(&request.method, &request.headers) {
+            return Ok(());
+        }
+        let now = exchange.began.saturating_duration_since(self.started);
+        let decision = rule.limits.take(exchange.client, now)?;
+        if decision == Decision::Allowed {
+            rule.figures.limit_allowed();
+        }
+        Self::count_by_header(session, context, now)
+    }
+
+    /// As a request, or as a WebSocket?
+    fn pass_on(&self, session: &Session, context: &Held) -> Result<Passage, Refusal> {
+        let (request, exchange) = (session.req_header(), &context.exchange);
+        let rule = context.rule().ok_or(Refusal::Internal)?;
+        let host = host_of(request).ok_or(Refusal::BadHost)?;
         if !websocket::asks(request.version, &request.headers) {
             return Ok(Passage::Forward);
         }
@@ -231,11 +304,12 @@ impl ProxyHttp for Gateway {
     /// 1. A head has arrived: the door, then the cache, then a peer.
     async fn request_filter(&self, session: &mut Session, context: &mut Context) -> Result<bool> {
         self.receive(session, context);
-        let answered = match self.admit(session, context) {
+        let answered = match self.admit(session, context).await {
             Ok(Passage::Forward) => {
                 Self::start_clocks(session, context);
                 self.answer(session, context).await
             }
+            Ok(Passage::Preflight) => self.answer_preflight(session, context).await,
             Ok(Passage::Upgrade(place)) => {
                 Self::start_clocks(session, context);
                 // Boxed: every request's future would be as large as an upgrade's.
@@ -246,6 +320,10 @@ impl ProxyHttp for Gateway {
                 if websocket::asks(request.version, &request.headers) {
                     let route = context.plan.figures(&context.exchange);
                     self.metrics.websocket_refused(route, &refusal);
+                }
+                if refusal == Refusal::MessageForm {
+                    // Nobody knows where the next request begins.
+                    session.set_keepalive(None);
                 }
                 context.refuse(session, refusal).await
             }

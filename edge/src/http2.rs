@@ -19,6 +19,7 @@ use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::connection::{Connection, Guarded, Times};
 use crate::gateway::Gateway;
+use crate::identity::Certificate;
 use crate::metrics::Metrics;
 use crate::refusal::Refusal;
 
@@ -38,8 +39,9 @@ const WRITE: Duration = Duration::from_secs(10);
 pub(crate) struct Http2 {
     proxy: Arc<HttpProxy<Gateway>>,
     metrics: Arc<Metrics>,
-    /// Does the client come through TLS?
+    /// Does the client come through TLS, and which certificate has it shown?
     secure: bool,
+    certificate: Option<Arc<Certificate>>,
     /// Streams that may be open at once.
     most: u32,
     streams: Streams,
@@ -49,13 +51,14 @@ impl Http2 {
     pub(crate) fn new(
         proxy: Arc<HttpProxy<Gateway>>,
         metrics: Arc<Metrics>,
-        secure: bool,
+        (secure, certificate): (bool, Option<Arc<Certificate>>),
         most: u32,
     ) -> Arc<Self> {
         Arc::new(Self {
             proxy,
             metrics,
             secure,
+            certificate,
             most,
             streams: Streams::default(),
         })
@@ -107,7 +110,7 @@ impl Http2 {
 
     /// One request.
     async fn serve_stream(&self, session: ServerSession, shutdown: &ShutdownWatch) {
-        let connection = Connection::new(self.secure);
+        let connection = Connection::new(self.secure, self.certificate.clone());
         let cut = Notify::new();
         let serving = connection.serving(self.proxy.process_new_http(session, shutdown));
         let serving = connection.deadline.keep(|| cut.notify_one(), serving);

@@ -13,8 +13,8 @@ pub mod breaker;
 pub mod cache;
 pub mod certificate;
 pub mod client;
-pub mod compression;
 pub mod cors;
+pub mod credentials;
 pub mod forward;
 pub mod grpc;
 pub mod headers;
@@ -37,6 +37,7 @@ pub mod metrics;
 // 4: doing
 mod admin;
 mod alarm;
+mod authenticator;
 mod connection;
 mod conversation;
 mod deadline;

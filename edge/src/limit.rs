@@ -9,10 +9,12 @@ mod quota;
 pub use clients::{Clients, Overflow};
 pub use quota::{Bucket, Quota};
 
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::{HeaderMap, Method, StatusCode};
+use http::{HeaderMap, HeaderName, Method, StatusCode};
+use ring::digest::{SHA256, digest};
 
 use crate::client::Client;
 use crate::refusal::Refusal;
@@ -35,11 +37,55 @@ impl Default for Status {
     }
 }
 
+/// Who is one client.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum By {
+    /// Whoever has the address.
+    #[default]
+    Address,
+    /// Whom a token, an API key or a certificate names.
+    Identity,
+    /// Whoever has this value of a token's claim; without it, whom the token names.
+    Claim(String),
+    /// Whoever sends this value in a field; without it, whoever has the address.
+    Header(HeaderName),
+}
+
+impl By {
+    /// Must somebody have proven who he is before his bucket is known?
+    pub fn needs_identity(&self) -> bool {
+        matches!(self, Self::Identity | Self::Claim(_))
+    }
+}
+
+impl fmt::Display for By {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Address => f.write_str("address"),
+            Self::Identity => f.write_str("identity"),
+            Self::Claim(name) => write!(f, "claim:{name}"),
+            Self::Header(name) => write!(f, "header:{name}"),
+        }
+    }
+}
+
+/// What limits count by where that is a text: 128 bits of its SHA-256, so that nobody can choose a
+/// text that is taken for another's.
+pub fn key_of(text: &[u8]) -> u128 {
+    let digest = digest(&SHA256, text);
+    let start = digest.as_ref().first_chunk().copied();
+    u128::from_be_bytes(start.unwrap_or_default())
+}
+
 /// The limits as the configuration gives them, for the file or for a route.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Settings {
+    /// Who is one client.
+    pub by: By,
     /// Each client's share.
     pub per_client: Option<Quota>,
+    /// What one address may ask, whoever it says that it is; before anything is proven.
+    pub per_address: Option<Quota>,
     /// What all clients share.
     pub global: Option<Quota>,
     /// What a refusal answers.
@@ -53,6 +99,10 @@ pub const DEFAULT_CLIENTS: usize = 100_000;
 /// share the file's buckets.
 #[derive(Clone, Default)]
 pub struct Limits {
+    /// Who is one client.
+    pub by: By,
+    /// Each address's bucket.
+    pub per_address: Option<Arc<Clients>>,
     /// Each client's bucket.
     pub per_client: Option<Arc<Clients>>,
     /// The bucket that all share.
@@ -71,19 +121,42 @@ pub enum Decision {
 }
 
 impl Limits {
-    /// Takes one request from the client's bucket and then from the shared one.
+    /// Takes one request from the address's bucket; and where addresses are the clients, from the
+    /// client's and then from the shared one. What is left of it is [`Limits::take_proven`]'s.
     ///
     /// `now` is the time since any fixed moment before the first request.
     pub fn take(&self, client: Client, now: Duration) -> Result<Decision, Refusal> {
-        let status = self.status;
-        if let Some(clients) = &self.per_client {
-            clients
-                .take(client.key, now)
-                .map_err(|retry_after| Refusal::ClientLimit {
-                    status: status.per_client,
-                    retry_after,
-                })?;
+        if let Some(addresses) = &self.per_address {
+            let taken = addresses.take(client.key, now);
+            taken.map_err(|retry_after| self.client_limit(retry_after))?;
         }
+        if self.by == By::Address {
+            self.take_proven(client.key, now)
+        } else {
+            Ok(Decision::Unlimited)
+        }
+    }
+
+    fn client_limit(&self, retry_after: Duration) -> Refusal {
+        Refusal::ClientLimit {
+            status: self.status.per_client,
+            retry_after,
+        }
+    }
+
+    /// Takes one request from the bucket of the client with this key, once that is known, and then
+    /// from the shared one.
+    pub fn take_proven(&self, client: u128, now: Duration) -> Result<Decision, Refusal> {
+        if let Some(clients) = &self.per_client {
+            let taken = clients.take(client, now);
+            taken.map_err(|retry_after| self.client_limit(retry_after))?;
+        }
+        self.take_shared(now)
+    }
+
+    /// Takes one request from the shared bucket.
+    pub fn take_shared(&self, now: Duration) -> Result<Decision, Refusal> {
+        let status = self.status;
         if let Some((quota, bucket)) = &self.global {
             bucket
                 .take(quota, now)
@@ -127,7 +200,7 @@ mod tests {
         Limits {
             per_client: Some(Arc::new(Clients::new(quota(per_client), 1_000, None))),
             global: Some((quota(global), Arc::default())),
-            status: Status::default(),
+            ..Limits::default()
         }
     }
 

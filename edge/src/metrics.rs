@@ -49,10 +49,11 @@ pub struct Metrics {
     handshakes: IntCounter,
     handshakes_failed: IntCounterVec,
     certificates: IntGaugeVec,
+    issuers_looked: IntCounterVec,
+    issuer_keys: IntGaugeVec,
     /// Connections from clients open now.
     pub connections: IntGauge,
-    /// Connections that were closed at once because too many were open.
-    pub connections_refused: IntCounter,
+    connections_refused: IntCounterVec,
     /// Places taken in the table of clients.
     pub limit_clients: IntGauge,
     /// Bytes in the cache's store.
@@ -161,6 +162,14 @@ impl Metrics {
             "Configurations read while edge ran, by what became of them",
             &["result"],
         )?;
+        let refused_connections = make.counters(
+            "edge_connections_refused_total",
+            "Connections closed at once because too many were open",
+            &["reason"],
+        )?;
+        for reason in ["connections", Refusal::ConnectionClientLimit.reason()] {
+            refused_connections.with_label_values(&[reason]);
+        }
         Ok(Self {
             none: families.of("none", false),
             families,
@@ -191,16 +200,23 @@ impl Metrics {
                 "TLS handshakes with clients that failed, by reason",
                 &["reason"],
             )?,
+            issuers_looked: make.counters(
+                "edge_issuer_looks_total",
+                "Times that the keys of tokens were looked at, by what became of it",
+                &["auth", "result"],
+            )?,
+            issuer_keys: make.gauges(
+                "edge_issuer_keys",
+                "Keys known that tokens may be signed with",
+                &["auth"],
+            )?,
             certificates: make.gauges(
                 "edge_tls_certificate_expires_timestamp_seconds",
                 "When the certificate in force ends",
                 &["cert"],
             )?,
             connections: make.gauge("edge_connections", "Clients' connections open now")?,
-            connections_refused: make.counter(
-                "edge_connections_refused_total",
-                "Connections closed at once because too many were open",
-            )?,
+            connections_refused: refused_connections,
             limit_clients: make.gauge("edge_limit_clients", "Clients that have a bucket now")?,
             cache_bytes: make.gauge(
                 "edge_cache_bytes",
@@ -338,6 +354,23 @@ impl Metrics {
             None => self.handshakes.inc(),
             Some(reason) => self.handshakes_failed.with_label_values(&[reason]).inc(),
         }
+    }
+
+    /// A connection was closed at once: too many were open, of all clients or of this one.
+    pub fn connection_refused(&self, reason: &str) {
+        self.connections_refused.with_label_values(&[reason]).inc();
+    }
+
+    /// The keys of an issuer were looked at, and could be used or not.
+    pub fn issuer_looked(&self, auth: &str, good: bool) {
+        let result = if good { "good" } else { "failed" };
+        self.issuers_looked.with_label_values(&[auth, result]).inc();
+    }
+
+    /// So many keys of an issuer are known.
+    pub fn issuer_keys(&self, auth: &str, count: usize) {
+        let count = i64::try_from(count).unwrap_or(i64::MAX);
+        self.issuer_keys.with_label_values(&[auth]).set(count);
     }
 
     /// These certificates are in force, by the names of their files, and when each ends, in

@@ -7,12 +7,17 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
+use http::HeaderName;
 use tracing_appender::non_blocking::NonBlocking;
 
 use crate::access_log::AccessLog;
+use crate::authenticator::Authenticator;
 use crate::cache;
-use crate::config::{Config, Route, Timeout};
+use crate::client::Addresses;
+use crate::config::{Config, Route, RouteAuth, Timeout};
+use crate::cors;
 use crate::exchange::Exchange;
+use crate::headers;
 use crate::limit::{Clients, Limits};
 use crate::metrics::{Metrics, PerRoute};
 use crate::resolver::Resolver;
@@ -32,6 +37,9 @@ pub(crate) struct Plan {
     /// What each route does, in the order of the routes.
     pub(crate) rules: Vec<Rule>,
     pub(crate) upstreams: Vec<Arc<Upstream>>,
+    auths: Vec<Arc<Authenticator>>,
+    /// The fields that tell peers who asks; no client may say so itself.
+    pub(crate) told: Vec<HeaderName>,
     pub(crate) shares: Shares,
     pub(crate) log: AccessLog,
     /// Does any route cache?
@@ -51,6 +59,16 @@ pub(crate) struct Rule {
     /// The number under which its answers are kept: a route that comes to answer otherwise gets
     /// another one, and finds nothing of what it would no longer say.
     pub(crate) kept_under: u64,
+    /// Who may use it, and how that is proven; `None`: everybody.
+    pub(crate) auth: Option<(Arc<Authenticator>, RouteAuth)>,
+    /// How large a request's body may be.
+    pub(crate) body: Option<u64>,
+    /// Which addresses it lets in.
+    pub(crate) addresses: Addresses,
+    /// Which pages of other sites may ask.
+    pub(crate) cors: Option<cors::Policy>,
+    /// What it changes of fields: the file's first, then its own.
+    pub(crate) headers: Vec<Arc<headers::Rules>>,
     pub(crate) limits: Limits,
     pub(crate) timeout: Timeout,
     pub(crate) websocket: Option<WebSocket>,
@@ -71,7 +89,7 @@ impl Plan {
     pub(crate) fn new(
         config: Config,
         before: Option<&Self>,
-        metrics: &Metrics,
+        metrics: &Arc<Metrics>,
         log: Option<&NonBlocking>,
     ) -> Self {
         let answers = before.map(Self::answers).unwrap_or_default();
@@ -88,7 +106,20 @@ impl Plan {
             .iter()
             .map(|upstream| Upstream::new(upstream, known, &resolver, metrics))
             .collect();
+        let known = before.map_or(&[][..], |before| &before.auths);
+        let auths: Vec<_> = config
+            .auths
+            .iter()
+            .map(|auth| Authenticator::new(auth, config.clients, known, metrics))
+            .collect();
+        let mut told: Vec<_> = auths.iter().flat_map(|auth| auth.told()).cloned().collect();
+        told.sort_unstable_by(|one, other| one.as_str().cmp(other.as_str()));
+        told.dedup();
         let rule = |(route, own): (&Route, &Share)| {
+            let auth = match &route.auth {
+                Some(wanted) => Some((auths.get(wanted.by)?.clone(), wanted.clone())),
+                None => None,
+            };
             let upstream = upstreams.get(route.upstream)?.clone();
             let new = Answers::of(route, &upstream.name);
             let same = answers.get(route.name.as_str());
@@ -101,6 +132,11 @@ impl Plan {
                 rewrite: route.rewrite.clone(),
                 cache: route.cache.clone(),
                 kept_under,
+                auth,
+                body: route.body,
+                addresses: route.addresses.clone(),
+                cors: route.cors.clone(),
+                headers: route.headers.clone(),
                 limits: own.limits.clone(),
                 timeout: route.timeout,
                 websocket: route.websocket.as_ref().map(|websocket| WebSocket {
@@ -119,6 +155,8 @@ impl Plan {
             routes: Routes::new(matches.collect()),
             rules,
             upstreams,
+            auths,
+            told,
             shares,
             log: AccessLog::new(log.filter(|_| config.log.access).cloned()),
             resolver,
@@ -148,9 +186,12 @@ impl Plan {
     }
 }
 
-/// All of a route that decides what it answers, and for how long that is kept.
+/// All of a route that decides what it answers, and for how long that is kept. Who may ask is part
+/// of it: what was kept for everybody is not for those alone who prove who they are, nor the
+/// other way round.
 #[derive(PartialEq)]
 struct Answers<'a> {
+    auth: Option<&'a RouteAuth>,
     rule: &'a Match,
     upstream: &'a str,
     rewrite: &'a Rewrite,
@@ -160,6 +201,7 @@ struct Answers<'a> {
 impl<'a> Answers<'a> {
     fn of(route: &'a Route, upstream: &'a str) -> Self {
         Self {
+            auth: route.auth.as_ref(),
             rule: &route.rule,
             upstream,
             rewrite: &route.rewrite,

@@ -84,10 +84,14 @@ pub(crate) async fn refuse(
         }
         _ => {}
     }
+    if let Some(challenge) = challenge(&refusal, exchange.challenge) {
+        header.insert_header(header::WWW_AUTHENTICATE, challenge)?;
+    }
     header.insert_header(forward::X_REQUEST_ID, exchange.id.as_str())?;
+    put_on(&mut header, exchange)?;
     exchange.status = refusal.status().as_u16();
+    drain_small_body(session, Some(&refusal)).await;
     exchange.refusal = Some(refusal);
-    drain_small_body(session).await;
     let empty = session.req_header().method == Method::HEAD;
     session
         .write_response_header(Box::new(header), empty)
@@ -99,6 +103,33 @@ pub(crate) async fn refuse(
     }
     Ok(())
 }
+
+/// What a client without good credentials is asked for (RFC 9110 11.6.1), and in the words of
+/// RFC 6750 3 what was wrong with its token. A key's challenge has no more to say.
+fn challenge(refusal: &Refusal, scheme: Option<&'static str>) -> Option<String> {
+    let scheme = scheme?;
+    let asked = [scheme, " realm=\"edge\""].concat();
+    let told = match refusal {
+        Refusal::ScopeMissing { scopes } if scheme == BEARER => {
+            format!("{asked}, error=\"insufficient_scope\", scope=\"{scopes}\"")
+        }
+        Refusal::RoleMissing if scheme == BEARER => {
+            format!("{asked}, error=\"insufficient_scope\"")
+        }
+        _ if refusal.status() != StatusCode::UNAUTHORIZED => return None,
+        // Who has shown nothing has done nothing wrong.
+        Refusal::CredentialsMissing => asked,
+        _ if scheme == BEARER => {
+            let description = refusal.detail();
+            format!("{asked}, error=\"invalid_token\", error_description=\"{description}\"")
+        }
+        _ => asked,
+    };
+    Some(told)
+}
+
+/// The scheme of tokens (RFC 6750 3).
+const BEARER: &str = "Bearer";
 
 /// Refuses a call of gRPC: its client reads the code, and takes any other status for a fault of
 /// the way ("Trailers-Only" in gRPC's words). The status of HTTP stands in the log.
@@ -118,6 +149,7 @@ async fn refuse_call(
     if session.req_header().version != Version::HTTP_2 {
         header.insert_header(header::CONTENT_LENGTH, 0)?;
     }
+    put_on(&mut header, exchange)?;
     exchange.status = refusal.status().as_u16();
     exchange.refusal = Some(refusal);
     session.write_response_header(Box::new(header), true).await
@@ -139,7 +171,10 @@ pub(crate) fn trailers(refusal: &Refusal) -> HeaderMap {
 
 /// Reads a small request body to its end; what is larger, or waits for a `100 Continue` that
 /// never comes, closes the connection instead.
-async fn drain_small_body(session: &mut Session) {
+async fn drain_small_body(session: &mut Session, refusal: Option<&Refusal>) {
+    if refusal == Some(&Refusal::MessageForm) {
+        return;
+    }
     let headers = &session.req_header().headers;
     let length = headers
         .get(header::CONTENT_LENGTH)
@@ -174,6 +209,46 @@ pub(crate) fn bare(refusal: &Refusal) -> Vec<u8> {
     answer
 }
 
+/// Answers a preflight with what the exchange's dressing says.
+pub(crate) async fn preflight(session: &mut Session, exchange: &mut Exchange) -> Result<()> {
+    let mut header = ResponseHeader::build_no_case(StatusCode::NO_CONTENT, Some(10))?;
+    header.insert_header(forward::X_REQUEST_ID, exchange.id.as_str())?;
+    put_on(&mut header, exchange)?;
+    // Also where any origin may ask: methods and fields are told apart.
+    header.insert_header(header::VARY, HeaderValue::from_static(ASKED_BY))?;
+    exchange.status = StatusCode::NO_CONTENT.as_u16();
+    drain_small_body(session, None).await;
+    session.write_response_header(Box::new(header), true).await
+}
+
+/// What a preflight's answer depends on.
+const ASKED_BY: &str = "Origin, Access-Control-Request-Method, Access-Control-Request-Headers";
+
+/// What the route gives every answer. What is kept in the cache stays as the peer has sent it.
+fn put_on(header: &mut ResponseHeader, exchange: &Exchange) -> Result<()> {
+    let Some(dressing) = &exchange.dressing else {
+        return Ok(());
+    };
+    for name in &dressing.remove {
+        header.remove_header(name);
+    }
+    for (name, value) in &dressing.set {
+        header.insert_header(name.clone(), value.clone())?;
+    }
+    for (name, value) in &dressing.add {
+        header.append_header(name.clone(), value.clone())?;
+    }
+    for (name, value) in &dressing.unless {
+        if !header.headers.contains_key(name) {
+            header.insert_header(name.clone(), value.clone())?;
+        }
+    }
+    if exchange.varies_by_origin {
+        header.append_header(header::VARY, HeaderValue::from_static("Origin"))?;
+    }
+    Ok(())
+}
+
 /// What every answer from an upstream or the cache gets before it leaves.
 pub(crate) fn dress(
     header: &mut ResponseHeader,
@@ -185,7 +260,7 @@ pub(crate) fn dress(
     if let Some(cache_status) = cache_status {
         header.append_header(CACHE_STATUS, cache_status)?;
     }
-    Ok(())
+    put_on(header, exchange)
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@ mod path;
 mod pattern;
 mod rewrite;
 
-pub use path::{Path, bad_segment};
+pub use path::{Path, Paths, Slashes, bad_segment};
 pub use pattern::{Host, Pattern};
 pub use rewrite::Rewrite;
 

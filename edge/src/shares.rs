@@ -29,6 +29,7 @@ pub(crate) struct Share {
 #[derive(Default)]
 struct Made {
     per_client: Shelf<Table, Arc<Clients>>,
+    per_address: Shelf<Table, Arc<Clients>>,
     global: Shelf<Quota, Arc<Bucket>>,
     messages: Shelf<Table, Arc<Clients>>,
     places_per_client: Shelf<usize, Arc<PerClient>>,
@@ -85,10 +86,12 @@ impl Shares {
     pub(crate) fn clients(&self) -> usize {
         let Made {
             per_client,
+            per_address,
             messages,
             ..
         } = &self.made;
-        let tables = per_client.0.values().chain(messages.0.values());
+        let tables = per_client.0.values().chain(per_address.0.values());
+        let tables = tables.chain(messages.0.values());
         tables.map(|(_, clients)| clients.len()).sum()
     }
 }
@@ -103,6 +106,13 @@ impl Made {
             self.per_client
                 .take(before, own_per_client, (quota, clients), table)
         });
+        let per_address = settings.per_address.map(|quota| {
+            let before = before.map(|before| &before.per_address);
+            // Routes that say nothing share what they have by their own need, as well.
+            let owner = owner(limit.own_per_address);
+            self.per_address
+                .take(before, owner, (quota, clients), table)
+        });
         let global = settings.global.map(|quota| {
             let before = before.map(|before| &before.global);
             let bucket = self
@@ -111,6 +121,8 @@ impl Made {
             (quota, bucket)
         });
         let limits = Limits {
+            by: settings.by.clone(),
+            per_address,
             per_client,
             global,
             status: settings.status,

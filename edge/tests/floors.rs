@@ -27,8 +27,8 @@ const FLOORS: [(usize, &[&str]); 6] = [
             "cache",
             "certificate",
             "client",
-            "compression",
             "cors",
+            "credentials",
             "forward",
             "grpc",
             "headers",
@@ -54,6 +54,7 @@ const FLOORS: [(usize, &[&str]); 6] = [
         &[
             "admin",
             "alarm",
+            "authenticator",
             "connection",
             "conversation",
             "deadline",

@@ -4,6 +4,8 @@
 
 #[path = "gateway/admin.rs"]
 mod admin;
+#[path = "gateway/authentication.rs"]
+mod authentication;
 #[path = "gateway/balancing.rs"]
 mod balancing;
 #[path = "gateway/blame.rs"]
@@ -16,6 +18,10 @@ mod caching;
 mod clauses;
 #[path = "gateway/collapsing.rs"]
 mod collapsing;
+#[path = "gateway/corpus.rs"]
+mod corpus;
+#[path = "gateway/cors.rs"]
+mod cors;
 #[path = "gateway/deadlines.rs"]
 mod deadlines;
 #[path = "gateway/discovery.rs"]
@@ -54,6 +60,8 @@ mod reload;
 mod repeating;
 #[path = "gateway/routes.rs"]
 mod routes;
+#[path = "gateway/slow.rs"]
+mod slow;
 #[path = "gateway/stale.rs"]
 mod stale;
 #[path = "gateway/strangers.rs"]
@@ -62,6 +70,8 @@ mod strangers;
 mod support;
 #[path = "gateway/tls.rs"]
 mod tls;
+#[path = "gateway/tokens.rs"]
+mod tokens;
 #[path = "gateway/validating.rs"]
 mod validating;
 #[path = "gateway/websockets.rs"]

@@ -61,7 +61,7 @@ fuzz_target!(|bytes: &[u8]| {
     let [request, answer] = [(); 2].map(|()| fields(parts.next().unwrap_or_default()));
     let status = StatusCode::from_u16(u16::from_be_bytes([*high, *low])).unwrap_or_default();
     let policy = policy(*choice);
-    if let Ok(asked) = cache::admit(&policy, &Method::GET, &request, false) {
+    if let Ok(asked) = cache::admit(&policy, &Method::GET, &request, false, false) {
         keep_and_reuse(&policy, &asked, status, &answer);
     }
     select(&policy, &request, &answer);
@@ -144,6 +144,7 @@ fn select(policy: &Policy, request: &HeaderMap, answer: &HeaderMap) {
         path: "/",
         query: Some("utm_a&b"),
         headers,
+        identity: None,
     };
     // A key without an identity knows no fields.
     let key = |headers| cache::key(policy, false, &asking(headers));

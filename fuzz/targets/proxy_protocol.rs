@@ -12,7 +12,11 @@ fuzz_target!(|bytes: &[u8]| {
     }
     if let Read::Header { length, .. } = whole {
         assert!(length <= bytes.len() && length <= MOST);
-        assert_eq!(read(&bytes[..length]), whole, "what follows changes nothing");
+        assert_eq!(
+            read(&bytes[..length]),
+            whole,
+            "what follows changes nothing"
+        );
         for end in 0..length {
             assert_eq!(read(&bytes[..end]), Read::More, "at {end}");
         }

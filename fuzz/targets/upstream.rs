@@ -14,7 +14,12 @@ fuzz_target!(|bytes: &[u8]| {
     };
     let name = HeaderName::from_static("x-user");
     let mut headers = HeaderMap::new();
-    for name in [header::COOKIE, grpc::GRPC_TIMEOUT, header::CONTENT_TYPE, name.clone()] {
+    for name in [
+        header::COOKIE,
+        grpc::GRPC_TIMEOUT,
+        header::CONTENT_TYPE,
+        name.clone(),
+    ] {
         headers.append(name, value.clone());
     }
     let _ = (grpc::is_grpc(&headers), grpc::timeout(&headers));
@@ -22,7 +27,9 @@ fuzz_target!(|bytes: &[u8]| {
         address: [127, 0, 0, 1].into(),
         key: 1,
     };
-    let peers: Vec<_> = (1..6).map(|port| (([127, 0, 0, 1], port).into(), 1)).collect();
+    let peers: Vec<_> = (1..6)
+        .map(|port| (([127, 0, 0, 1], port).into(), 1))
+        .collect();
     for by in [
         HashBy::Client,
         HashBy::Header(name.clone()),
@@ -30,7 +37,12 @@ fuzz_target!(|bytes: &[u8]| {
     ] {
         let key = key(&by, &client, &headers);
         let balancer = Balancer::new(&Balance::Hash(by), &peers);
-        let seen = |place| (place != 2).then_some(Seen { open: 0, share: 100 });
+        let seen = |place| {
+            (place != 2).then_some(Seen {
+                open: 0,
+                share: 100,
+            })
+        };
         let chosen = balancer.choose(key.as_deref(), seen);
         assert!(chosen.is_some_and(|place| place < 5 && place != 2));
         if key.is_some() {

@@ -23,6 +23,8 @@ pub struct Asking<'a> {
     pub query: Option<&'a str>,
     /// The request's fields.
     pub headers: &'a HeaderMap,
+    /// Who asks, where edge knows.
+    pub identity: Option<&'a str>,
 }
 
 /// The key of an answer: length before text, so that no two different requests share one.
@@ -45,10 +47,7 @@ pub fn key(policy: &Policy, asked_apart: bool, asking: &Asking<'_>) -> Vec<u8> {
             KeyPart::Header(name) => put_all(&mut key, lines(asking.headers, name)),
         }
     }
-    put_any(
-        &mut key,
-        asked_apart.then(|| digest(asking.headers)).as_deref(),
-    );
+    put_any(&mut key, asked_apart.then(|| digest(asking)).as_deref());
     key
 }
 
@@ -110,10 +109,11 @@ fn lines<'a>(headers: &'a HeaderMap, name: &HeaderName) -> impl Iterator<Item = 
 }
 
 /// SHA-256 over all credentials: the key must not tell what they are.
-fn digest(headers: &HeaderMap) -> Vec<u8> {
+fn digest(asking: &Asking<'_>) -> Vec<u8> {
     let mut credentials = Vec::new();
+    put_any(&mut credentials, asking.identity.map(str::as_bytes));
     for name in [header::AUTHORIZATION, header::COOKIE] {
-        put_all(&mut credentials, lines(headers, &name));
+        put_all(&mut credentials, lines(asking.headers, &name));
     }
     sha256(&SHA256, &credentials).as_ref().to_vec()
 }
@@ -133,6 +133,7 @@ mod tests {
             path,
             query: None,
             headers,
+            identity: None,
         }
     }
 

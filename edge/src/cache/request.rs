@@ -24,7 +24,7 @@ pub struct Asked {
     pub max_stale: Option<Duration>,
     /// Nothing that is not kept (5.2.1.7).
     pub only_if_cached: bool,
-    /// The request carries `Authorization` or `Cookie`.
+    /// The request carries `Authorization` or `Cookie`, or edge knows who asks.
     pub credentials: bool,
     /// The key holds the credentials: nobody else meets what is kept under it.
     pub apart: bool,
@@ -32,12 +32,14 @@ pub struct Asked {
 
 /// May the cache take part in this request, and what does the client want of it?
 ///
-/// A request with a body passes by: the body is no part of the key.
+/// A request with a body passes by: the body is no part of the key. One of which edge knows who
+/// asks is one with credentials, whatever it still holds of them.
 pub fn admit(
     policy: &Policy,
     method: &Method,
     headers: &HeaderMap,
     has_body: bool,
+    identified: bool,
 ) -> Result<Asked, Reason> {
     if !policy.methods.contains(method) {
         return Err(Reason::Method);
@@ -53,8 +55,9 @@ pub fn admit(
         return Err(Reason::Precondition);
     }
     let mut asked = read(headers);
-    asked.credentials =
-        headers.contains_key(header::AUTHORIZATION) || headers.contains_key(header::COOKIE);
+    asked.credentials = identified
+        || headers.contains_key(header::AUTHORIZATION)
+        || headers.contains_key(header::COOKIE);
     asked.apart = asked.credentials && policy.private_by == PrivateBy::Identity;
     Ok(asked)
 }
@@ -100,7 +103,7 @@ mod tests {
 
     fn asked(fields: &[(&str, &str)]) -> Asked {
         let policy = Policy::new(None);
-        admit(&policy, &Method::GET, &headers(fields), false).unwrap()
+        admit(&policy, &Method::GET, &headers(fields), false, false).unwrap()
     }
 
     fn said(words: &str) -> Asked {
@@ -115,16 +118,19 @@ mod tests {
     fn only_the_routes_methods_without_a_body_are_admitted() {
         let mut policy = Policy::new(None);
         let none = HeaderMap::new();
-        assert!(admit(&policy, &Method::GET, &none, false).is_ok());
-        assert!(admit(&policy, &Method::HEAD, &none, false).is_ok());
+        assert!(admit(&policy, &Method::GET, &none, false, false).is_ok());
+        assert!(admit(&policy, &Method::HEAD, &none, false, false).is_ok());
         assert_eq!(
-            admit(&policy, &Method::POST, &none, false),
+            admit(&policy, &Method::POST, &none, false, false),
             Err(Reason::Method)
         );
-        assert_eq!(admit(&policy, &Method::GET, &none, true), Err(Reason::Body));
+        assert_eq!(
+            admit(&policy, &Method::GET, &none, true, false),
+            Err(Reason::Body)
+        );
         policy.methods = vec![Method::GET];
         assert_eq!(
-            admit(&policy, &Method::HEAD, &none, false),
+            admit(&policy, &Method::HEAD, &none, false, false),
             Err(Reason::Method)
         );
     }
@@ -170,10 +176,10 @@ mod tests {
             policy.private_by = private_by;
             for name in ["authorization", "cookie"] {
                 let headers = headers(&[(name, "x")]);
-                let asked = admit(&policy, &Method::GET, &headers, false).unwrap();
+                let asked = admit(&policy, &Method::GET, &headers, false, false).unwrap();
                 assert_eq!((asked.credentials, asked.apart), (true, apart));
             }
-            let asked = admit(&policy, &Method::GET, &HeaderMap::new(), false).unwrap();
+            let asked = admit(&policy, &Method::GET, &HeaderMap::new(), false, false).unwrap();
             assert_eq!((asked.credentials, asked.apart), (false, false));
         }
     }
@@ -196,7 +202,7 @@ mod tests {
             let mut headers = HeaderMap::new();
             headers.insert(name, value.parse().unwrap());
             let policy = Policy::new(None);
-            let admitted = admit(&policy, &Method::GET, &headers, false);
+            let admitted = admit(&policy, &Method::GET, &headers, false, false);
             assert_eq!(admitted.err(), reason, "{name}: {value}");
         }
     }

@@ -5,6 +5,7 @@ use http::header::{self, HeaderMap, HeaderName};
 use super::field;
 use super::{Policy, Reason};
 use crate::forward;
+use crate::identity::X_FORWARDED_CLIENT_CERT;
 
 /// More names than this are not told apart.
 pub const MOST_VARY: usize = 16;
@@ -19,7 +20,13 @@ pub fn names(policy: &Policy, answer: &HeaderMap) -> Result<Vec<HeaderName>, Rea
         }
         let name = HeaderName::from_bytes(name).map_err(|_| Reason::Vary)?;
         // What edge itself tells the peer stands in no request.
-        if [forward::X_FORWARDED_FOR, forward::X_REQUEST_ID, header::VIA].contains(&name) {
+        let told = [
+            forward::X_FORWARDED_FOR,
+            forward::X_REQUEST_ID,
+            header::VIA,
+            X_FORWARDED_CLIENT_CERT,
+        ];
+        if told.contains(&name) {
             return Err(Reason::Vary);
         }
         names.push(name);

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::net::SocketAddr;
 
-use super::{Config, Log, Route, Server, Tls, Upstream};
+use super::{Auth, Config, Log, Route, RouteAuth, Server, Tls, Upstream};
 
 /// What a new configuration changes.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -29,6 +29,9 @@ pub struct Counts {
     pub kept: usize,
 }
 
+/// What a route says, wherever it says it.
+type Told<'a> = (Route, Option<&'a str>, Option<&'a Auth>);
+
 impl Config {
     /// What comes into force when `new` is read while this one is: what can change while edge
     /// runs from there, the rest from here.
@@ -42,6 +45,7 @@ impl Config {
                     drain: _,
                     drain_delay: _,
                     connections: _,
+                    connections_per_client: _,
                     http2: _,
                     streams: _,
                     proxy_protocol: _,
@@ -55,6 +59,9 @@ impl Config {
             cache,
             tls,
             dns: _,
+            request: _,
+            headers: _,
+            auths: _,
             upstreams: _,
             routes: _,
         } = self;
@@ -94,16 +101,19 @@ impl Config {
         (in_force, change)
     }
 
-    /// The place of a route's upstream says nothing in another configuration; its name does.
-    fn routes_by_name(&self) -> HashMap<&str, (Route, Option<&str>)> {
+    /// The places of a route's upstream and of its auth say nothing in another configuration; the
+    /// upstream's name does, and so does what the auth says.
+    fn routes_by_name(&self) -> HashMap<&str, Told<'_>> {
         let routes = self.routes.iter().map(|route| {
             let upstream = self.upstreams.get(route.upstream);
+            let auth = route.auth.as_ref().and_then(|auth| self.auths.get(auth.by));
             let placeless = Route {
                 upstream: 0,
+                auth: route.auth.clone().map(|auth| RouteAuth { by: 0, ..auth }),
                 ..route.clone()
             };
             let upstream = upstream.map(|upstream| upstream.name.as_str());
-            (route.name.as_str(), (placeless, upstream))
+            (route.name.as_str(), (placeless, upstream, auth))
         });
         routes.collect()
     }

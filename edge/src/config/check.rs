@@ -35,6 +35,35 @@ pub(super) fn upstreams_are_used(
     }
 }
 
+/// An `[auth.NAME]` that no route names protects nothing, though it looks as if it did.
+pub(super) fn auths_are_used(
+    auths: &[super::auth::Placed],
+    routes: &[Placed],
+    report: &mut Report<'_>,
+) {
+    // A route that could not be read might have been the one.
+    if routes.iter().any(|(route, _)| route.is_none()) {
+        return;
+    }
+    let used = |place| {
+        let mut routes = routes.iter().flat_map(|(route, _)| route);
+        routes.any(|route| route.auth.as_ref().is_some_and(|auth| auth.by == place))
+    };
+    for (place, (auth, span, _)) in auths.iter().enumerate() {
+        if !used(place) {
+            let message = format!("no route asks for `{}`: it protects nothing", auth.name);
+            let help = format!(
+                "write `auth = \"{}\"` in a route, or leave it out",
+                auth.name
+            );
+            let mut keys = report.key_of("[[route]]", "auth");
+            keys.extend(report.key_of("a route's auth", "by"));
+            keys.push((FILE, "route"));
+            report.lacks_any(keys, span, message, help);
+        }
+    }
+}
+
 /// A route behind one that takes all its requests is never reached.
 pub(super) fn routes_are_reached(routes: &[Placed], report: &mut Report<'_>) {
     let mut earlier: Vec<&Route> = Vec::new();

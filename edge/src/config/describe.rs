@@ -1,5 +1,6 @@
 //! What a configuration amounts to, in words: what `edge check` prints.
 
+mod doors;
 mod upstream;
 
 use std::fmt;
@@ -35,6 +36,16 @@ impl fmt::Display for Config {
         if let Some(tls) = &self.tls {
             tls.describe(f)?;
         }
+        let (connections, client) = (self.server.connections, self.server.connections_per_client);
+        let client = client.map_or("off".to_owned(), |most| most.to_string());
+        let timeout = &self.timeout;
+        let (head, keepalive) = (time(Some(timeout.head)), time(Some(timeout.keepalive)));
+        let write = time(timeout.write);
+        writeln!(f, "takes {connections} connections, {client} of one client")?;
+        writeln!(
+            f,
+            "lets go after head {head}, write {write}, keepalive {keepalive}"
+        )?;
         let speaks = if self.server.http2 {
             format!("HTTP/1.1 and HTTP/2, {} streams", self.server.streams)
         } else {
@@ -89,6 +100,7 @@ impl Config {
             Rewrite::Build(_) => ", the path rewritten",
         };
         writeln!(f, "  upstream   {upstream}{rewrite}")?;
+        doors::describe(self, route, f)?;
         let limit = &route.limit;
         writeln!(
             f,

@@ -58,6 +58,12 @@ impl Fault {
                 .max(1),
         }
     }
+
+    /// Nothing of what stands there is shown: it may be a secret.
+    pub(super) fn hide(&mut self) {
+        self.text = "(not shown: it may hold a secret)".to_owned();
+        self.width = 1;
+    }
 }
 
 fn floor(source: &str, at: usize) -> usize {

@@ -2,20 +2,36 @@
 
 use std::ops::Range;
 
-use http::StatusCode;
+use http::{HeaderName, StatusCode};
+use toml::Spanned;
+use toml::de::DeValue;
 
 use super::at_least_one;
-use super::reader::{Read, Report, Switch, Table};
-use crate::limit::{self, Quota};
+use super::reader::{Read, Report, Switch, Table, parsed};
+use crate::jwt::ClaimPath;
+use crate::limit::{self, By, Quota};
 use crate::units::Rate;
+
+/// A route's limits, those of the file filled in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RouteLimit {
+    /// The limits that apply.
+    pub settings: limit::Settings,
+    /// Has the route buckets of its own for each client, or does it share the file's?
+    pub own_per_client: bool,
+    /// Has the route buckets of its own for each address?
+    pub own_per_address: bool,
+    /// Has the route a bucket of its own for all, or does it share the file's?
+    pub own_global: bool,
+}
 
 pub(super) fn read_limit(
     mut table: Table<'_, '_>,
     report: &mut Report<'_>,
 ) -> (limit::Settings, usize) {
     let clients = at_least_one(&mut table, "clients", limit::DEFAULT_CLIENTS, report);
-    let (settings, _, _) = read_limit_keys(table, &limit::Settings::default(), Own::File, report);
-    (settings, clients)
+    let read = read_limit_keys(table, &limit::Settings::default(), Own::File, report);
+    (read.settings, clients)
 }
 
 /// Whose limit is read: what it does not set it takes from the file.
@@ -25,14 +41,16 @@ pub(super) enum Own {
     Route,
 }
 
-/// The keys that `[limit]` and a route's `limit` share. Also tells which of the two limits were
-/// set here.
+/// The keys that `[limit]` and a route's `limit` share. Also tells which of the limits were set
+/// here.
 pub(super) fn read_limit_keys(
     mut table: Table<'_, '_>,
     file: &limit::Settings,
     own: Own,
     report: &mut Report<'_>,
-) -> (limit::Settings, bool, bool) {
+) -> RouteLimit {
+    let by = table.get::<By>("by", report);
+    let per_address = table.get::<Rate>("per_address", report);
     let per_client = table.get::<Switch<Rate>>("per_client", report);
     let global = table.get::<Switch<Rate>>("global", report);
     let (client_burst, global_burst) = read_burst(&mut table, report);
@@ -86,15 +104,26 @@ pub(super) fn read_limit_keys(
     }
     let client_burst = client_burst.map(|(burst, _)| burst);
     let global_burst = global_burst.map(|(burst, _)| burst);
-    let own_client = per_client.is_some() || client_burst.is_some();
+    let own_client = per_client.is_some() || client_burst.is_some() || by.is_some();
     let own_global = global.is_some() || global_burst.is_some();
+    let own_address = per_address.is_some();
     let settings = limit::Settings {
+        by: by.unwrap_or_else(|| file.by.clone()),
+        per_address: match per_address {
+            Some(rate) => Some(quota(rate, None)),
+            None => file.per_address,
+        },
         per_client: settle(per_client, client_burst, file.per_client),
         global: settle(global, global_burst, file.global),
         status: chosen,
     };
     table.finish(report);
-    (settings, own_client, own_global)
+    RouteLimit {
+        settings,
+        own_per_client: own_client,
+        own_per_address: own_address,
+        own_global,
+    }
 }
 
 /// One second's worth, at least one.
@@ -158,5 +187,24 @@ fn read_status(
             );
             default
         }
+    }
+}
+
+impl Read for By {
+    fn read(value: &Spanned<DeValue<'_>>, report: &mut Report<'_>) -> Option<Self> {
+        parsed(value, report, |text| match text.split_once(':') {
+            None if text == "address" => Ok(Self::Address),
+            None if text == "identity" => Ok(Self::Identity),
+            Some(("claim", path)) => {
+                path.parse::<ClaimPath>()?;
+                Ok(Self::Claim(path.to_owned()))
+            }
+            Some(("header", name)) => HeaderName::try_from(name)
+                .map(Self::Header)
+                .map_err(|_| format!("`{name}` is no name of a field")),
+            _ => Err(
+                "expected \"address\", \"identity\", \"claim:NAME\" or \"header:NAME\"".to_owned(),
+            ),
+        })
     }
 }

@@ -23,7 +23,10 @@ pub(super) struct Report<'s> {
     asked: Vec<(&'static str, &'static str)>,
     unknown: Vec<Unknown>,
     lacking: Vec<Lacking>,
-    tables: usize,
+    /// Lines on which a secret may stand, by where it begins: they are not shown.
+    secrets: Vec<usize>,
+    /// The tables read so far, by what they are called.
+    tables: Vec<&'static str>,
 }
 
 struct Unknown {
@@ -53,7 +56,8 @@ impl<'s> Report<'s> {
             asked: Vec::new(),
             unknown: Vec::new(),
             lacking: Vec::new(),
-            tables: 0,
+            secrets: Vec::new(),
+            tables: Vec::new(),
         }
     }
 
@@ -65,6 +69,17 @@ impl<'s> Report<'s> {
     ) {
         self.faults
             .push((span.clone(), message.into(), help.into()));
+    }
+
+    /// As [`Report::fault`], where what stands there may be a secret.
+    pub(super) fn secret_fault(
+        &mut self,
+        span: &Range<usize>,
+        message: impl Into<String>,
+        help: impl Into<String>,
+    ) {
+        self.secrets.push(span.start);
+        self.fault(span, message, help);
     }
 
     /// A fault that comes of `key` being absent from a table. A misspelt key is one fault, not
@@ -95,6 +110,13 @@ impl<'s> Report<'s> {
         });
     }
 
+    /// This key in each table called so, for [`Report::lacks_any`].
+    pub(super) fn key_of(&self, place: &str, key: &'static str) -> Vec<(usize, &'static str)> {
+        let numbered = self.tables.iter().zip(1..);
+        let tables = numbered.filter(|(own, _)| **own == place);
+        tables.map(|(_, number)| (number, key)).collect()
+    }
+
     /// The keys asked for so far, each with the table it stands in.
     pub(super) fn asked(&self) -> &[(&'static str, &'static str)] {
         &self.asked
@@ -121,7 +143,10 @@ impl<'s> Report<'s> {
                 .iter()
                 .find(|(at, known)| *at != place && *known == key)
                 .map(|(at, _)| *at);
-            let help = if let Some(near) = nearest(&key, own.iter().copied()) {
+            // A key of another table, to the letter, is no part of one of this table.
+            let near = nearest(&key, own.iter().copied());
+            let near = near.filter(|near| elsewhere.is_none() || !near.contains(key.as_str()));
+            let help = if let Some(near) = near {
                 explained.push((table, near));
                 format!("did you mean `{near}`?")
             } else if let Some(at) = elsewhere {
@@ -141,7 +166,18 @@ impl<'s> Report<'s> {
         let list: Vec<_> = self
             .faults
             .into_iter()
-            .map(|(span, message, help)| Fault::new(source, &span, message, help))
+            .map(|(span, message, help)| {
+                let mut fault = Fault::new(source, &span, message, help);
+                let line = |at: usize| source.get(..at).map(|before| before.matches('\n').count());
+                if self
+                    .secrets
+                    .iter()
+                    .any(|secret| line(*secret) == line(span.start))
+                {
+                    fault.hide();
+                }
+                fault
+            })
             .collect();
         (!list.is_empty()).then(|| Faults {
             file: file.to_owned(),
@@ -174,10 +210,10 @@ impl<'t, 'i> Table<'t, 'i> {
         table: Option<&'t DeTable<'i>>,
         report: &mut Report<'_>,
     ) -> Self {
-        report.tables += 1;
+        report.tables.push(place);
         Self {
             place,
-            number: report.tables,
+            number: report.tables.len(),
             span,
             table,
             taken: Vec::new(),

@@ -1,21 +1,32 @@
 //! `[[route]]`: which requests, to which upstream, how.
 
 use std::ops::Range;
+use std::sync::Arc;
 use std::time::Duration;
 
 use http::Method;
+use ipnet::IpNet;
 use toml::Spanned;
 use toml::de::DeValue;
 
+use super::auth::{self, Proof, RouteAuth, read_route_auth};
 use super::cache::{Bound, check_methods, read_policy};
+use super::cors::read_cors;
 use super::fault::nearest;
-use super::limits::{Own, read_limit_keys};
+use super::forms::distinct;
+use super::headers::read_headers;
+use super::limits::{Own, RouteLimit, read_limit_keys};
 use super::reader::{FILE, Read, Report, Switch, Table, parsed};
+use super::request::read_body;
 use super::timeout::{self, Timeout};
 use super::websocket::{WebSocket, read_route_websocket};
 use crate::cache::Policy;
+use crate::client::Addresses;
+use crate::cors;
+use crate::headers::{self, Variable};
+use crate::limit::{self, By, Quota};
 use crate::route::{Host, Match, Pattern, Rewrite};
-use crate::{limit, websocket};
+use crate::websocket;
 
 /// One rule: which requests, to which upstream, how.
 #[derive(Debug, Clone, PartialEq)]
@@ -30,6 +41,16 @@ pub struct Route {
     pub rewrite: Rewrite,
     /// How answers are cached; `None`: not at all.
     pub cache: Option<Policy>,
+    /// How large a request's body may be; `None`: as large as it likes.
+    pub body: Option<u64>,
+    /// Which addresses it lets in.
+    pub addresses: Addresses,
+    /// Which pages of other sites may ask; `None`: that is left to the peer.
+    pub cors: Option<cors::Policy>,
+    /// What is changed of fields: by the file, then by the route.
+    pub headers: Vec<Arc<headers::Rules>>,
+    /// Who may use it; `None`: everybody.
+    pub auth: Option<RouteAuth>,
     /// How much it lets through.
     pub limit: RouteLimit,
     /// Its times, those of the file filled in.
@@ -38,19 +59,56 @@ pub struct Route {
     pub websocket: Option<WebSocket>,
 }
 
-/// A route's limits, those of the file filled in.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct RouteLimit {
-    /// The limits that apply.
-    pub settings: limit::Settings,
-    /// Has the route buckets of its own for each client, or does it share the file's?
-    pub own_per_client: bool,
-    /// Has the route a bucket of its own for all, or does it share the file's?
-    pub own_global: bool,
+impl RouteLimit {
+    /// What one address may ask where nobody else counts before signatures are looked at, unless
+    /// the file says otherwise.
+    const PER_ADDRESS: (u64, Duration) = (100, Duration::from_secs(1));
+
+    /// Whoever counts must be known; and before it is proven who asks, his address counts.
+    fn settle(
+        &mut self,
+        proof: Option<&Proof>,
+        span: Option<Range<usize>>,
+        route: usize,
+        report: &mut Report<'_>,
+    ) {
+        let settings = &mut self.settings;
+        let fault = match (&settings.by, proof) {
+            (By::Identity | By::Claim(_), None) => {
+                Some("nobody proves here who he is: write `auth`, or `by = \"address\"`")
+            }
+            (By::Claim(_), Some(Proof::ApiKey { .. } | Proof::Certificate { .. })) => {
+                Some("only a token has claims: write `by = \"identity\"`")
+            }
+            _ => None,
+        };
+        if let Some(help) = fault {
+            match span.filter(|_| self.own_per_client) {
+                Some(span) => {
+                    let message = format!("`by = \"{}\"` cannot be told here", settings.by);
+                    report.lacks((route, "auth"), &span, message, help);
+                }
+                // The file speaks of those routes that know.
+                None if proof.is_some() => settings.by = By::Identity,
+                None => settings.by = By::Address,
+            }
+        }
+        let by_address = settings.by == By::Address && settings.per_client.is_some();
+        let needed = proof.is_some() || settings.by != By::Address;
+        if needed && !by_address && settings.per_address.is_none() {
+            let (count, per) = Self::PER_ADDRESS;
+            settings.per_address = Some(Quota::new(count, per, count));
+        }
+    }
 }
 
 /// What holds for a route that says nothing else.
 pub(super) struct Defaults<'a> {
+    /// `[request] body`
+    pub(super) body: Option<u64>,
+    /// What `[headers]` says, if it is there.
+    pub(super) headers: Option<&'a Arc<headers::Rules>>,
+    pub(super) auths: &'a auth::Auths,
     pub(super) limit: &'a limit::Settings,
     pub(super) timeout: &'a Timeout,
     /// The number of the table that says so.
@@ -117,7 +175,31 @@ fn read_route(
     let cache = table
         .value("cache", report)
         .map(|value| (read_policy(value, defaults.object, report), value.span()));
-    let limit = read_route_limit(&mut table, defaults.limit, report);
+    let body = read_body(&mut table, defaults.body, report);
+    let addresses = read_addresses(&mut table, report);
+    let cors = read_cors(&mut table, &methods, report);
+    let own = table.value("headers", report);
+    let own = own.map(|value| read_headers("a route's headers", Some(value), report));
+    if let (Some(_), Some((rules, span))) = (&cache, &own) {
+        one_for_all(rules, span, report);
+    }
+    if let (Some((Some(_), span)), Some(rules)) = (&cache, defaults.headers) {
+        one_for_all(rules, span, report);
+    }
+    let own = own.map(|(rules, _)| Arc::new(rules));
+    let headers: Vec<_> = defaults.headers.cloned().into_iter().chain(own).collect();
+    let asks = table.value("auth", report).is_some();
+    let auth = read_route_auth(&mut table, defaults.auths, report);
+    let limit_span = table.value("limit", report).map(Spanned::span);
+    let mut limit = read_route_limit(&mut table, defaults.limit, report);
+    let proof = auth
+        .as_ref()
+        .and_then(|(auth, _)| defaults.auths.good.get(auth.by));
+    let proof = proof.map(|(auth, ..)| &auth.proof);
+    // What asks for an auth that has faults, which have been told, is no fault of the limit's.
+    if auth.is_some() || !asks {
+        limit.settle(proof, limit_span, table.number(), report);
+    }
     let timeout = read_route_timeout(&mut table, defaults, report);
     let websocket = read_route_websocket(&mut table, defaults.websocket, report);
     if let (Some(_), Some((Some(_), span))) = (&websocket, &cache) {
@@ -156,6 +238,11 @@ fn read_route(
             upstream: upstream?,
             rewrite,
             cache,
+            body,
+            addresses,
+            cors,
+            headers,
+            auth: auth.map(|(auth, _)| auth),
             limit,
             timeout,
             websocket,
@@ -206,6 +293,32 @@ fn read_rewrite(
     rewrite.or(strip).unwrap_or_default()
 }
 
+/// What the cache asks for, it asks for everybody: a peer must not be told of one client then.
+fn one_for_all(rules: &headers::Rules, span: &Range<usize>, report: &mut Report<'_>) {
+    let mut told = rules.request.templates();
+    let own = told.find(|(_, template)| template.variables().any(Variable::is_of_one));
+    if let Some((name, _)) = own {
+        let message = format!("`{name}` tells the peer of one client, and the cache asks for all");
+        report.fault(
+            span,
+            message,
+            "leave `{client}` and `{id}` out of it, or `cache` out",
+        );
+    }
+}
+
+/// `allow` and `deny`: lists of networks.
+fn read_addresses(table: &mut Table<'_, '_>, report: &mut Report<'_>) -> Addresses {
+    let mut list = |key| distinct::<IpNet>(table, key, MOST_NETWORKS, report).unwrap_or_default();
+    Addresses {
+        allow: list("allow"),
+        deny: list("deny"),
+    }
+}
+
+/// The most networks in a list.
+const MOST_NETWORKS: usize = 1_000;
+
 /// `limit = "off"`, or a table with the words of `[limit]`.
 fn read_route_limit(
     table: &mut Table<'_, '_>,
@@ -213,27 +326,21 @@ fn read_route_limit(
     report: &mut Report<'_>,
 ) -> RouteLimit {
     let off = limit::Settings {
-        per_client: None,
-        global: None,
         status: file.status,
+        ..limit::Settings::default()
     };
     let shared = |settings| RouteLimit {
         settings,
         own_per_client: false,
+        own_per_address: false,
         own_global: false,
     };
     match table.value("limit", report) {
-        None => shared(*file),
+        None => shared(file.clone()),
         Some(value) if value.get_ref().as_str() == Some("off") => shared(off),
         Some(value) => {
             let own = Table::of("a route's limit", Some(value), report);
-            let (settings, own_per_client, own_global) =
-                read_limit_keys(own, file, Own::Route, report);
-            RouteLimit {
-                settings,
-                own_per_client,
-                own_global,
-            }
+            read_limit_keys(own, file, Own::Route, report)
         }
     }
 }

@@ -24,6 +24,8 @@ pub struct Server {
     pub drain_delay: Duration,
     /// The most connections open at once.
     pub connections: usize,
+    /// The most of them of one client; `None`: as many as there may be.
+    pub connections_per_client: Option<usize>,
     /// Is HTTP/2 spoken: by ALPN with TLS, by its preface in the clear (RFC 9113 3.2, 3.3)?
     pub http2: bool,
     /// Streams that a client may have open at once on one connection of HTTP/2.
@@ -31,6 +33,9 @@ pub struct Server {
     /// Whoever connects from these networks begins with a PROXY protocol header; nobody else may.
     pub proxy_protocol: Vec<IpNet>,
 }
+
+/// One client has no more connections open than this, unless the file says otherwise.
+const PER_CLIENT: u64 = 1_000;
 
 pub(super) fn read_server(
     mut table: Table<'_, '_>,
@@ -60,6 +65,14 @@ pub(super) fn read_server(
             "set `http2 = true`, or leave `streams` out",
         );
     }
+    let connections_per_client = table.placed::<Switch<u64>>("connections_per_client", report);
+    if let Some((Switch::On(0), span)) = &connections_per_client {
+        report.fault(
+            span,
+            "nobody could connect",
+            "expected at least 1, or \"off\"",
+        );
+    }
     let server = Server {
         listen: listen.map_or(SocketAddr::from(([127, 0, 0, 1], 8080)), |(listen, _)| {
             listen
@@ -74,6 +87,9 @@ pub(super) fn read_server(
             .on()
             .unwrap_or_default(),
         connections: at_least_one(&mut table, "connections", 20_000, report),
+        connections_per_client: connections_per_client
+            .map_or(Some(PER_CLIENT), |(most, _)| most.on())
+            .and_then(|most| usize::try_from(most).ok()),
         http2,
         streams: streams.map_or(100, |(streams, _)| streams),
         proxy_protocol: table.or("proxy_protocol", Vec::new(), report),

@@ -17,6 +17,8 @@ pub struct Timeout {
     pub head: Duration,
     /// For a client to send a request's body.
     pub body: Option<Duration>,
+    /// For a client to take something of what is written.
+    pub write: Option<Duration>,
     /// For a client's connection on which no request is open.
     pub keepalive: Duration,
 }
@@ -31,6 +33,9 @@ pub(super) fn read_timeout(mut table: Table<'_, '_>, report: &mut Report<'_>) ->
         head: read_head(&mut table, report),
         body: table
             .or("body", Switch::On(Duration::from_secs(60)), report)
+            .on(),
+        write: table
+            .or("write", Switch::On(Duration::from_secs(10)), report)
             .on(),
         keepalive: table.or("keepalive", Duration::from_secs(75), report),
     };

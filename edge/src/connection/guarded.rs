@@ -31,6 +31,8 @@ pub(crate) struct Times {
     pub(crate) head: Duration,
     /// For the next request's first byte.
     pub(crate) keepalive: Duration,
+    /// For a client to take something of what is written; `None`: as long as it likes.
+    pub(crate) write: Option<Duration>,
 }
 
 /// How a client begins that takes edge for a speaker of HTTP/2.
@@ -41,6 +43,9 @@ const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 /// So much is read to see whether it is that; never more than Pingora's first read takes.
 const FIRST_READ: usize = 2_048;
+
+/// Less than this within the time for a write is nothing: a byte now and then buys no more time.
+const LEAST_TAKEN: u64 = 1_024;
 
 /// A client that is let go has so long to read why.
 const LAST_WORDS: Duration = Duration::from_secs(1);
@@ -66,6 +71,9 @@ pub(crate) struct Guarded {
     instead: Option<(Vec<u8>, usize)>,
     /// Was something written that may still lie in a buffer?
     unflushed: bool,
+    /// Until when the client must have taken something, and what it had taken before.
+    taken_by: Option<(Instant, u64)>,
+    writing: Alarm,
 }
 
 impl Guarded {
@@ -89,7 +97,51 @@ impl Guarded {
             alarm: Alarm::default(),
             instead: None,
             unflushed: false,
+            taken_by: None,
+            writing: Alarm::default(),
         }
+    }
+
+    /// What the client has acknowledged so far. What the kernel still holds for it may be megabytes,
+    /// of which no writer hears anything until a good part of it is gone.
+    fn taken(&self) -> u64 {
+        let socket = self.get_socket_digest();
+        let told = socket.and_then(|socket| socket.tcp_info());
+        told.map_or(0, |told| told.tcpi_bytes_acked)
+    }
+
+    /// What came of a write: a client that takes nothing for too long is let go, whatever it may
+    /// have been promised.
+    fn poll_taken<T>(
+        &mut self,
+        context: &mut Context<'_>,
+        written: Poll<io::Result<T>>,
+    ) -> Poll<io::Result<T>> {
+        let Some(limit) = self.times.write else {
+            return written;
+        };
+        if written.is_ready() {
+            self.taken_by = None;
+            return written;
+        }
+        loop {
+            let (by, before) = match self.taken_by {
+                Some(waiting) => waiting,
+                None => (Instant::now() + limit, self.taken()),
+            };
+            self.taken_by = Some((by, before));
+            std::task::ready!(self.writing.poll(context, by));
+            let taken = self.taken();
+            if taken < before.saturating_add(LEAST_TAKEN) {
+                break;
+            }
+            self.taken_by = Some((Instant::now() + limit, taken));
+        }
+        self.connection.stalled.store(true, Ordering::Relaxed);
+        Poll::Ready(Err(io::Error::new(
+            io::ErrorKind::TimedOut,
+            "the client takes nothing",
+        )))
     }
 
     /// HTTP/2 was agreed upon.
@@ -337,17 +389,18 @@ impl AsyncWrite for Guarded {
             return Poll::Ready(Ok(bytes.len()));
         }
         self.unflushed = true;
-        if self.connection.dated.load(Ordering::Relaxed) {
-            return self.poll_write_dated(context, bytes);
-        }
-        self.stream()?.poll_write(context, bytes)
+        let written = match self.connection.dated.load(Ordering::Relaxed) {
+            true => self.poll_write_dated(context, bytes),
+            false => self.stream()?.poll_write(context, bytes),
+        };
+        self.poll_taken(context, written)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         std::task::ready!(self.poll_instead(context))?;
         let flushed = self.stream()?.poll_flush(context);
         self.unflushed &= flushed.is_pending();
-        flushed
+        self.poll_taken(context, flushed)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -370,7 +423,8 @@ impl AsyncWrite for Guarded {
             return self.poll_write(context, first);
         }
         self.unflushed = true;
-        self.stream()?.poll_write_vectored(context, bytes)
+        let written = self.stream()?.poll_write_vectored(context, bytes);
+        self.poll_taken(context, written)
     }
 
     fn is_write_vectored(&self) -> bool {

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant, SystemTime};
 use http::{HeaderName, HeaderValue, Method, StatusCode, Version, header};
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::proxy::Session;
-use pingora::{Error, Result};
+use pingora::{Error, ErrorType, Result};
 
 use super::conversing::gone;
 use super::inquiry::{Inquiry, Step, Verdict};
@@ -57,7 +57,11 @@ impl Gateway {
         let rule = context.plan.rule(&context.exchange)?;
         let policy = rule.cache.as_ref()?;
         let request = session.req_header();
-        let admitted = cache::admit(policy, &request.method, &request.headers, !bodiless);
+        let identity = context.exchange.identity.as_ref();
+        // The peer is told of a certificate: its answer may be for that one alone.
+        let known = identity.is_some() || context.connection.certificate.is_some();
+        let (method, headers) = (&request.method, &request.headers);
+        let admitted = cache::admit(policy, method, headers, !bodiless, known);
         let asked = match admitted {
             Ok(asked) if request.raw_path_is_utf8() => asked,
             refused => {
@@ -68,6 +72,8 @@ impl Gateway {
             }
         };
         let forwarded = forwarded(&request.headers, context);
+        let shown = context.connection.certificate.as_ref();
+        let shown = shown.and_then(|certificate| certificate.hash.as_deref());
         let asking = Asking {
             route: rule.kept_under,
             scheme: forwarded.proto.unwrap_or(context.exchange.scheme),
@@ -76,6 +82,7 @@ impl Gateway {
             path: request.uri.path(),
             query: request.uri.query(),
             headers: &request.headers,
+            identity: identity.map(|identity| identity.name.as_str()).or(shown),
         };
         let key = Arc::from(cache::key(policy, asked.apart, &asking));
         let found = self.fetcher.store.find(&key, &request.headers);
@@ -340,10 +347,13 @@ impl Gateway {
                     if led && session.req_header().version == Version::HTTP_11 =>
                 {
                     let head = Box::new((*head).clone());
-                    session
-                        .write_response_header(head, false)
-                        .await
-                        .map_err(Error::into_down)?;
+                    let Some(written) =
+                        in_time(left, session.write_response_header(head, false)).await
+                    else {
+                        let late = "the client takes nothing";
+                        return Err(Error::explain(ErrorType::WriteTimedout, late).into_down());
+                    };
+                    written.map_err(Error::into_down)?;
                 }
                 Some(News::Interim(_)) => {}
                 None => return Ok(None),

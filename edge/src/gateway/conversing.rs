@@ -47,6 +47,8 @@ impl Broken {
                 error.into_up()
             }
             Self::Late | Self::Over(_) => {
+                // Who says no more in time has not answered well, if he has not failed either.
+                attempt.forget();
                 Error::explain(ErrorType::ReadTimedout, "the deadline has passed").into_up()
             }
         }
@@ -125,7 +127,8 @@ pub(super) async fn hear_head(
                 if head.status == StatusCode::CONTINUE {
                     upload.invite();
                 }
-                pass_interim(session, head).await?;
+                let passing = pass_interim(session, head);
+                clock.run(Turn::Client, passing).await??;
             }
             Some(_) => {
                 let error = Error::explain(ErrorType::InvalidHTTPHeader, "no head");

@@ -1,8 +1,11 @@
 //! What becomes of a request that fails: answered, or cut.
 
+use std::sync::atomic::Ordering;
+
 use pingora::proxy::Session;
 use pingora::{Error, ErrorSource, ErrorType};
 
+use super::upload::TOO_LARGE;
 use super::{Context, Gateway, Held};
 use crate::deadline::Expired;
 use crate::refusal::Refusal;
@@ -17,15 +20,19 @@ impl Gateway {
         if context.deadline().expired().is_some() {
             return late(context);
         }
+        if context.connection.stalled.load(Ordering::Relaxed) {
+            return Refusal::ClientStalled;
+        }
         match error.esource() {
             ErrorSource::Upstream => upstream::refusal(error),
             ErrorSource::Downstream if *error.etype() == ErrorType::ReadTimedout => {
                 Refusal::RequestTimeout
             }
             ErrorSource::Downstream => match error.etype() {
+                ErrorType::WriteTimedout => Refusal::ClientStalled,
+                &TOO_LARGE => Refusal::BodyTooLarge,
                 ErrorType::ReadError
                 | ErrorType::WriteError
-                | ErrorType::WriteTimedout
                 | ErrorType::ConnectionClosed
                 // A stream that was reset.
                 | ErrorType::H2Error => Refusal::ClientClosed,
@@ -50,7 +57,8 @@ impl Gateway {
             .is_some_and(|head| !head.status.is_informational());
         let error_code = refusal.status().as_u16();
         // Whoever is not there is told nothing, and a body that is cut off must not look complete.
-        if head_sent || refusal == Refusal::ClientClosed {
+        let gone = [Refusal::ClientClosed, Refusal::ClientStalled].contains(&refusal);
+        if head_sent || gone {
             if !head_sent {
                 context.exchange.status = error_code;
             }

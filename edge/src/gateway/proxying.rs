@@ -32,7 +32,8 @@ impl Gateway {
         let upstream = rule.upstream.clone();
         upstream.budget.request(Instant::now());
         let kept = upstream.config.retry.as_ref().map_or(0, |retry| retry.body);
-        let mut upload = Upload::new(session, kept);
+        let bound = rule.body;
+        let mut upload = Upload::new(session, kept, bound);
         let request = request::outgoing(session, context)?;
         let mut stale = 0;
         loop {

@@ -7,6 +7,10 @@ use pingora::proxy::Session;
 
 use super::Held;
 use crate::forward;
+use crate::headers::Variable;
+use crate::identity::X_FORWARDED_CLIENT_CERT;
+use crate::message;
+use crate::refusal::Refusal;
 use crate::route::Rewrite;
 
 /// What a trusted proxy says of the host and scheme that the client asked for.
@@ -90,8 +94,20 @@ pub(super) fn forward(request: &mut RequestHeader, context: &Held) -> Result<()>
             None => drop(request.remove_header(&name)),
         }
     }
+    // Of its certificate only who has seen it may speak.
+    if !context.plan.config.server.trust.trusts(exchange.peer) {
+        let shown = context.connection.certificate.as_ref();
+        match shown.and_then(|certificate| certificate.to_field()) {
+            Some(field) => request.insert_header(X_FORWARDED_CLIENT_CERT, field)?,
+            None => drop(request.remove_header(&X_FORWARDED_CLIENT_CERT)),
+        }
+        for name in &forward::HEARSAY {
+            request.remove_header(name);
+        }
+    }
     request.insert_header(forward::X_REQUEST_ID, exchange.id.as_str())?;
     request.insert_header(header::VIA, forward::via(&request.headers, request.version))?;
+    change_request(request, context)?;
     let rewrite = context.rule().map_or(&Rewrite::Keep, |rule| &rule.rewrite);
     // A target may come with scheme and host, of which Pingora has checked the host: the peer
     // gets the path that was routed (RFC 9112 3.2.2).
@@ -104,6 +120,48 @@ pub(super) fn forward(request: &mut RequestHeader, context: &Held) -> Result<()>
         request.set_raw_path(target.as_bytes())?;
     }
     Ok(())
+}
+
+/// The fields that the peer gets beside those of the client, or in their place.
+fn change_request(request: &mut RequestHeader, context: &Held) -> Result<()> {
+    let Some(rule) = context.rule().filter(|rule| !rule.headers.is_empty()) else {
+        return Ok(());
+    };
+    for changes in rule.headers.iter().map(|rules| &rules.request) {
+        for name in &changes.remove {
+            request.remove_header(name);
+        }
+        for (name, template) in &changes.set {
+            if let Some(value) = template.fill(|variable| value(variable, request, context)) {
+                request.insert_header(name.clone(), value)?;
+            }
+        }
+        for (name, template) in &changes.add {
+            if let Some(value) = template.fill(|variable| value(variable, request, context)) {
+                request.append_header(name.clone(), value)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// What a variable stands for.
+pub(super) fn value(variable: Variable, request: &RequestHeader, context: &Held) -> String {
+    let exchange = &context.exchange;
+    let rule = context.rule();
+    match variable {
+        Variable::Client => exchange.client.address.to_string(),
+        Variable::Id => exchange.id.clone(),
+        Variable::Route => rule.map(|rule| rule.name.clone()).unwrap_or_default(),
+        Variable::Host => host_of(request).unwrap_or_default().to_owned(),
+        Variable::Scheme => {
+            let told = forwarded(&request.headers, context).proto;
+            told.unwrap_or(exchange.scheme).to_owned()
+        }
+        Variable::Upstream => rule
+            .map(|rule| rule.upstream.name.clone())
+            .unwrap_or_default(),
+    }
 }
 
 /// The path that a request names: its target, or the path of a target with scheme and host. What
@@ -132,27 +190,39 @@ pub(super) fn host_of(request: &RequestHeader) -> Option<&str> {
     host_and_port(request).and_then(forward::host)
 }
 
-/// Equal lengths, said twice, are one length; Pingora has refused unequal ones. The peer gets it
-/// once, so that it cannot read it otherwise.
-pub(super) fn one_content_length(session: &mut Session) {
-    let mut lengths = session
-        .req_header()
-        .headers
-        .get_all(header::CONTENT_LENGTH)
-        .iter();
-    let Some(first) = lengths.next() else { return };
-    if lengths.next().is_none() && !first.as_bytes().contains(&b',') {
-        return;
+/// Is the request's head in a form that can be read in one way alone?
+pub(super) fn message(session: &Session, bounds: &message::Bounds) -> Result<(), Refusal> {
+    let request = session.req_header();
+    match session.downstream_session.as_http1() {
+        Some(http1) => message::check(&http1.get_headers_raw_bytes(), bounds),
+        None => {
+            let target = request.uri.path_and_query();
+            let target = target.map_or("", |target| target.as_str());
+            message::check_fields(target, &request.headers, bounds)
+        }
     }
-    let one = first
-        .as_bytes()
-        .split(|&b| b == b',')
-        .next()
-        .unwrap_or_default()
-        .trim_ascii()
-        .to_vec();
-    // What was a valid field value stays one when it is shortened.
-    let _ = session
-        .req_header_mut()
-        .insert_header(header::CONTENT_LENGTH, one);
+}
+
+/// The target with this path; the query stays.
+pub(super) fn put_path(request: &mut RequestHeader, path: &str) -> Result<(), Refusal> {
+    // A target with scheme and host keeps them: they say for whom the request is.
+    let authority = request.uri.scheme_str().zip(request.uri.authority());
+    let before = authority.map(|(scheme, authority)| format!("{scheme}://{authority}"));
+    let before = before.filter(|_| !request.raw_path().starts_with(b"/"));
+    let query = request.uri.query().map(|query| format!("?{query}"));
+    let parts = [before.as_deref(), Some(path), query.as_deref()];
+    let target: String = parts.into_iter().flatten().collect();
+    let put = request.set_raw_path(target.as_bytes());
+    put.map_err(|_| Refusal::BadPath)
+}
+
+/// How long the request's body is, if it says so.
+pub(super) fn length(headers: &HeaderMap) -> Option<u64> {
+    headers
+        .get(header::CONTENT_LENGTH)?
+        .to_str()
+        .ok()?
+        .trim()
+        .parse()
+        .ok()
 }

@@ -230,7 +230,9 @@ async fn begin(
     context.deadline().head_sent();
     if session.is_http2() {
         // A stream cannot be cut from outside: a write ends by the deadline of its own.
-        session.set_write_timeout(context.deadline().left());
+        let write = context.plan.config.timeout.write;
+        let left = context.deadline().left();
+        session.set_write_timeout(left.into_iter().chain(write).min());
     }
     session
         .write_response_header(head, end)

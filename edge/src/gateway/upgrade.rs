@@ -100,7 +100,8 @@ impl Gateway {
         opened: Opened,
         held: (Place, Attempt),
     ) -> Result<()> {
-        context.deadline().stop();
+        // What a client does not take ends at the deadline, its connection with it.
+        context.deadline().head_sent();
         context.exchange.status = StatusCode::SWITCHING_PROTOCOLS.as_u16();
         for name in forward::hop_by_hop(&head.headers) {
             head.remove_header(&name);
@@ -115,6 +116,7 @@ impl Gateway {
             .write_response_header(head, false)
             .await
             .map_err(Error::into_down)?;
+        context.deadline().stop();
         let from_client = handshake::if_ready(session.downstream_session.read_request_body()).await;
         let from_client = from_client
             .and_then(Result::ok)

@@ -3,8 +3,8 @@
 
 use bytes::Bytes;
 use http::header;
-use pingora::Result;
 use pingora::proxy::Session;
+use pingora::{Error, ErrorType, Result};
 
 /// See above.
 pub(super) struct Upload {
@@ -24,7 +24,12 @@ pub(super) struct Upload {
     arrived: bool,
     /// Has its end been told?
     ended: bool,
+    /// It may be so large.
+    bound: Option<u64>,
 }
+
+/// What a body is that is larger than it may be.
+pub(super) const TOO_LARGE: ErrorType = ErrorType::Custom("body_too_large");
 
 /// What a part costs beside its own bytes: all parts together may cost as much as their bytes.
 const PART: u64 = 128;
@@ -36,7 +41,7 @@ const SMALL: u64 = 64 << 10;
 
 impl Upload {
     /// The body of this request, of which at most so many bytes are kept.
-    pub(super) fn new(session: &mut Session, most: u64) -> Self {
+    pub(super) fn new(session: &mut Session, most: u64, bound: Option<u64>) -> Self {
         let empty = session.downstream_session.is_body_done();
         let expects = session.req_header().headers.contains_key(header::EXPECT);
         Self {
@@ -48,6 +53,7 @@ impl Upload {
             next: 0,
             arrived: empty,
             ended: empty,
+            bound,
         }
     }
 
@@ -102,7 +108,12 @@ impl Upload {
             .read_body_or_idle(self.arrived)
             .await?;
         match &part {
-            Some(part) => self.keep(part),
+            Some(part) => {
+                self.keep(part);
+                if self.bound.is_some_and(|bound| self.bytes > bound) {
+                    return Error::e_explain(TOO_LARGE, "the body is larger than it may be");
+                }
+            }
             None => self.ended = true,
         }
         self.expects = false;

@@ -109,6 +109,15 @@ impl Clients {
         }
     }
 
+    /// How long until one more request fits, without taking one; `None`: it does now.
+    pub fn wait(&self, client: u128, now: Duration) -> Option<Duration> {
+        let hash = self.hasher.hash_one(client);
+        let shard = self.shard(usize::try_from(hash >> 32).unwrap_or(0))?;
+        let full = shard.full.lock().get(&client).copied()?;
+        let taken = self.quota.take(full, nanoseconds(now));
+        taken.err().map(Duration::from_nanos)
+    }
+
     /// The number is taken modulo the number of shards, so there always is one.
     fn shard(&self, number: usize) -> Option<&Shard> {
         self.shards.get(number % SHARDS)

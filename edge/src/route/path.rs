@@ -39,6 +39,95 @@ impl<'a> Path<'a> {
     }
 }
 
+/// What becomes of paths that edge and a peer might read differently.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Paths {
+    /// Are dot segments resolved (RFC 3986 5.2.4), or refused?
+    pub resolve_dots: bool,
+    /// Empty segments, as in `/a//b`.
+    pub double_slashes: Slashes,
+    /// Slashes within a segment: `%2F`, `%5C` and `\`.
+    pub encoded_slashes: Slashes,
+}
+
+/// What becomes of slashes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Slashes {
+    /// They stay as they are.
+    #[default]
+    Keep,
+    /// Several become one.
+    Merge,
+    /// A path with them is refused.
+    Refuse,
+}
+
+impl Paths {
+    /// The one way to write this path, in which routes, cache, limits and the peer all see it.
+    pub fn normalise<'a>(&self, raw: &'a str) -> Result<Cow<'a, str>, Refusal> {
+        if !raw.starts_with('/') {
+            return Err(Refusal::BadPath);
+        }
+        let plain = !raw.bytes().any(|b| matches!(b, b'%' | b'\\')) && !raw.contains("/.");
+        if plain && !raw.contains("//") {
+            return Ok(Cow::Borrowed(raw));
+        }
+        let mut path = normal(raw);
+        let encoded = || path.contains('\\') || path.contains("%2F") || path.contains("%5C");
+        if self.encoded_slashes == Slashes::Refuse && encoded() {
+            return Err(Refusal::BadPath);
+        }
+        if path.contains("//") {
+            match self.double_slashes {
+                Slashes::Keep => {}
+                Slashes::Refuse => return Err(Refusal::BadPath),
+                Slashes::Merge => path = Cow::Owned(merged(&path)),
+            }
+        }
+        if self.resolve_dots {
+            path = Cow::Owned(resolved(&path)?);
+        }
+        // What is still one, for it hides behind an encoded slash, leads nobody knows where.
+        match bad_segment(&path) {
+            true => Err(Refusal::BadPath),
+            false => Ok(path),
+        }
+    }
+}
+
+fn merged(path: &str) -> String {
+    let mut merged = String::with_capacity(path.len());
+    for c in path.chars() {
+        if c != '/' || !merged.ends_with('/') {
+            merged.push(c);
+        }
+    }
+    merged
+}
+
+/// RFC 3986 5.2.4; a path that climbs above its root is none.
+fn resolved(path: &str) -> Result<String, Refusal> {
+    let mut kept: Vec<&str> = Vec::new();
+    let mut open = false;
+    for segment in path.split('/').skip(1) {
+        open = matches!(segment, "." | "..");
+        match segment {
+            "." => {}
+            ".." => drop(kept.pop().ok_or(Refusal::BadPath)?),
+            other => kept.push(other),
+        }
+    }
+    let mut resolved = String::with_capacity(path.len());
+    for segment in kept {
+        resolved.push('/');
+        resolved.push_str(segment);
+    }
+    if open || resolved.is_empty() {
+        resolved.push('/');
+    }
+    Ok(resolved)
+}
+
 /// Does the path hold a `.` or `..` segment, however it is written (`%2e`, `%2F`, `\`)?
 pub fn bad_segment(path: &str) -> bool {
     let decoded = decode(path.as_bytes());
@@ -151,7 +240,74 @@ mod tests {
         assert_eq!(matched("/%é%"), "/%é%");
     }
 
+    fn normalised(raw: &str, paths: Paths) -> Result<String, Refusal> {
+        paths.normalise(raw).map(Cow::into_owned)
+    }
+
+    const KEEP: Paths = Paths {
+        resolve_dots: false,
+        double_slashes: Slashes::Keep,
+        encoded_slashes: Slashes::Keep,
+    };
+
+    #[test]
+    fn a_path_is_written_in_one_way() {
+        let resolving = Paths {
+            resolve_dots: true,
+            ..KEEP
+        };
+        let merging = Paths {
+            double_slashes: Slashes::Merge,
+            ..KEEP
+        };
+        for (paths, raw, expected) in [
+            (KEEP, "/a/%62", "/a/b"),
+            (KEEP, "/a%2fb//c", "/a%2Fb//c"),
+            (merging, "//a///b/", "/a/b/"),
+            (resolving, "/a/./b/../c", "/a/c"),
+            (resolving, "/a/%2e%2E/c", "/c"),
+            (resolving, "/a/..", "/"),
+            (resolving, "/a/b/.", "/a/b/"),
+            (resolving, "/a/b/..", "/a/"),
+        ] {
+            assert_eq!(normalised(raw, paths).as_deref(), Ok(expected), "{raw}");
+        }
+        let strict = Paths {
+            double_slashes: Slashes::Refuse,
+            encoded_slashes: Slashes::Refuse,
+            ..KEEP
+        };
+        for (paths, raw) in [
+            (KEEP, "/a/../b"),
+            (KEEP, "/a/%2e%2e/b"),
+            (KEEP, "/a%2f..%2fb"),
+            (KEEP, "a"),
+            (resolving, "/.."),
+            (resolving, "/a/../../b"),
+            (resolving, "/a%2f..%2fb"),
+            (resolving, "/a\\..\\b"),
+            (strict, "/a//b"),
+            (strict, "/a%2Fb"),
+            (strict, "/a%5cb"),
+            (strict, "/a\\b"),
+        ] {
+            assert_eq!(normalised(raw, paths), Err(Refusal::BadPath), "{raw}");
+        }
+    }
+
     proptest! {
+        /// Whoever reads it again reads the same, and nobody finds a way up in it.
+        #[test]
+        fn what_is_normal_stays_so(raw in "/[a.%2eEfF5cC/\\\\]{0,24}", dots in any::<bool>(), merge in any::<bool>()) {
+            let double_slashes = if merge { Slashes::Merge } else { Slashes::Keep };
+            let paths = Paths { resolve_dots: dots, double_slashes, ..KEEP };
+            if let Ok(once) = normalised(&raw, paths) {
+                prop_assert_eq!(normalised(&once, paths), Ok(once.clone()));
+                prop_assert!(!bad_segment(&once));
+                prop_assert!(Path::read(&once).is_ok());
+            }
+        }
+
         #[test]
         fn no_path_panics_and_reading_twice_is_reading_once(path in "/[a-z%0-9A-F./\\\\é]{0,40}") {
             if let Ok(read) = Path::read(&path) {

@@ -16,7 +16,7 @@ fn now() -> SystemTime {
 fn lifetime() -> Lifetime {
     let policy = Policy::new(Some(Duration::from_secs(60)));
     let none = HeaderMap::new();
-    let asked = cache::admit(&policy, &Method::GET, &none, false).unwrap();
+    let asked = cache::admit(&policy, &Method::GET, &none, false, false).unwrap();
     cache::keep(&policy, &asked, StatusCode::OK, &none, now(), now()).unwrap()
 }
 

@@ -20,6 +20,9 @@ use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::time::timeout;
 use tokio_rustls::server::TlsStream;
 
+use crate::certificate;
+use crate::identity::Certificate;
+
 /// A client that is let go has so long to take the farewell.
 const FAREWELL: Duration = Duration::from_secs(1);
 
@@ -38,6 +41,12 @@ impl Secured {
     /// Was HTTP/2 agreed upon?
     pub(crate) fn speaks_http2(&self) -> bool {
         self.stream.get_ref().1.alpn_protocol() == Some(b"h2")
+    }
+
+    /// The certificate that the client has shown.
+    pub(crate) fn certificate(&self) -> Option<Certificate> {
+        let chain = self.stream.get_ref().1.peer_certificates()?;
+        certificate::shown(chain.first()?)
     }
 
     fn inner(&self) -> &Stream {

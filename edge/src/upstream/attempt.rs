@@ -47,6 +47,11 @@ impl Attempt {
         }
     }
 
+    /// Nothing is known of how its answer would have ended.
+    pub(crate) fn forget(&mut self) {
+        self.good = false;
+    }
+
     /// What came of it.
     pub(crate) fn judge(&mut self, verdict: Verdict) {
         self.good = false;

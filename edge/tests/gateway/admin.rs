@@ -104,7 +104,7 @@ async fn what_was_done_is_counted_under_its_route_method_status_and_reason() {
         "edge_cache_entries",
         "edge_cache_evictions_total",
         "edge_limit_clients",
-        "edge_connections_refused_total",
+        "edge_connections_refused_total{reason=\"connections\"}",
     ] {
         assert!(text.contains(&format!("\n{family} ")), "{family}");
     }

@@ -328,7 +328,12 @@ async fn too_many_connections_are_closed_at_once_and_those_open_live_on() {
     let mut third = Client::connect(edge.address()).await;
     third.send(request("GET /", &[])).await;
     assert!(third.answer_to("GET").await.is_none());
-    figure_becomes(&edge, "edge_connections_refused_total", 1.0).await;
+    figure_becomes(
+        &edge,
+        "edge_connections_refused_total{reason=\"connections\"}",
+        1.0,
+    )
+    .await;
     assert_eq!(first.get("/").await.status, 200);
     drop(second);
     figure_becomes(&edge, "edge_connections", 1.0).await;

@@ -1,0 +1,154 @@
+//! Who asks: proven, counted, and told to those behind.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::HeaderMap;
+use pingora::http::RequestHeader;
+use pingora::proxy::Session;
+
+use super::{Gateway, Held};
+use crate::authenticator::{Proven, Shown};
+use crate::credentials::Place;
+use crate::identity::Certificate;
+use crate::limit::{self, By};
+use crate::refusal::Refusal;
+use crate::{forward, websocket};
+
+impl Gateway {
+    /// Takes away what only edge may say of a client.
+    pub(super) fn disown(session: &mut Session, context: &Held) {
+        for name in &context.plan.told {
+            session.req_header_mut().remove_header(name);
+        }
+    }
+
+    /// Finds out who asks, if the route wants to know. From here on the request no longer holds
+    /// what proved it, unless the peer is to have that; and it says who it is.
+    pub(super) async fn authenticate(
+        &self,
+        session: &mut Session,
+        context: &mut Held,
+    ) -> Result<(), Refusal> {
+        let now = context
+            .exchange
+            .began
+            .saturating_duration_since(self.started);
+        let plan = context.plan.clone();
+        let rule = plan.rule(&context.exchange).ok_or(Refusal::Internal)?;
+        let Some((authenticator, wanted)) = &rule.auth else {
+            return Ok(());
+        };
+        context.exchange.challenge = authenticator.challenge();
+        let request = session.req_header();
+        let shown = Shown {
+            headers: &request.headers,
+            query: request.uri.query(),
+            websocket: websocket::asks(request.version, &request.headers),
+            certificate: certificate(context, &request.headers),
+            client: context.exchange.client,
+            route: &rule.name,
+            now,
+        };
+        let proven = authenticator.prove(&shown, wanted, &rule.limits.by).await?;
+        let Proven {
+            identity,
+            place,
+            own_limit,
+        } = proven;
+        if let Some((quota, bucket)) = &own_limit {
+            let taken = bucket.take(quota, now);
+            taken.map_err(|retry_after| Refusal::ClientLimit {
+                status: rule.limits.status.per_client,
+                retry_after,
+            })?;
+        }
+        if rule.limits.by.needs_identity() {
+            let counted = identity.counted.as_ref().unwrap_or(&identity.name);
+            let taken = match own_limit {
+                Some(_) => rule.limits.take_shared(now),
+                None => rule
+                    .limits
+                    .take_proven(limit::key_of(counted.as_bytes()), now),
+            };
+            if taken? == limit::Decision::Allowed {
+                rule.figures.limit_allowed();
+            }
+        }
+        let kept = authenticator.settings.forward;
+        if let Some(place) = place.filter(|place| !kept || place.is_for_websockets()) {
+            take_out(session.req_header_mut(), &place)?;
+        }
+        let request = session.req_header_mut();
+        for (name, value) in &identity.fields {
+            let told = request.append_header(name.clone(), value.clone());
+            told.map_err(|_| Refusal::Internal)?;
+        }
+        // A client could have what edge says taken out again, as if it belonged to the connection.
+        if forward::nominates(&request.headers) {
+            let taken = forward::hop_by_hop(&request.headers);
+            if identity.fields.iter().any(|(name, _)| taken.contains(name)) {
+                return Err(Refusal::MessageForm);
+            }
+        }
+        context.exchange.identity = Some(identity);
+        Ok(())
+    }
+
+    /// Takes from the limits of those who are told apart by what they send.
+    pub(super) fn count_by_header(
+        session: &Session,
+        context: &Held,
+        now: Duration,
+    ) -> Result<(), Refusal> {
+        let rule = context.rule().ok_or(Refusal::Internal)?;
+        let By::Header(name) = &rule.limits.by else {
+            return Ok(());
+        };
+        let value = session.req_header().headers.get(name);
+        let key = value.map_or(context.exchange.client.key, |value| {
+            limit::key_of(value.as_bytes())
+        });
+        if rule.limits.take_proven(key, now)? == limit::Decision::Allowed {
+            rule.figures.limit_allowed();
+        }
+        Ok(())
+    }
+}
+
+/// The certificate that the client has shown: to edge, or to a trusted proxy.
+fn certificate(context: &Held, headers: &HeaderMap) -> Option<Arc<Certificate>> {
+    let trusted = context
+        .plan
+        .config
+        .server
+        .trust
+        .trusts(context.exchange.peer);
+    let told = || Certificate::forwarded(headers).map(Arc::new);
+    match trusted {
+        true => told(),
+        false => context.connection.certificate.clone(),
+    }
+}
+
+/// The request without what stood at this place.
+fn take_out(request: &mut RequestHeader, place: &Place) -> Result<(), Refusal> {
+    match place.without(&request.headers) {
+        Some((name, Some(value))) => {
+            let kept = request.insert_header(name, value);
+            kept.map_err(|_| Refusal::Internal)?;
+        }
+        Some((name, None)) => drop(request.remove_header(&name)),
+        None => {}
+    }
+    if let Some(query) = place.without_query(request.uri.query()) {
+        let path = request.uri.path();
+        let target = match query.is_empty() {
+            true => path.to_owned(),
+            false => format!("{path}?{query}"),
+        };
+        let kept = request.set_raw_path(target.as_bytes());
+        kept.map_err(|_| Refusal::Internal)?;
+    }
+    Ok(())
+}
