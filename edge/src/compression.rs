@@ -1,1 +1,740 @@
-//! Which answers are compressed, and how (RFC 9110 8.4 and 12.5.3).
+//! Which answers are compressed on their way to a client, and how their heads then read (RFC 9110
+//! 8.4, 12.5.3).
+
+use std::fmt;
+
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
+
+/// A coding that edge writes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Encoding {
+    /// RFC 7932
+    Brotli,
+    /// RFC 8878, within the window of RFC 9659
+    Zstd,
+    /// RFC 1952
+    Gzip,
+}
+
+impl Encoding {
+    /// All of them, in the order in which edge would rather write them.
+    pub const ALL: [Self; 3] = [Self::Brotli, Self::Zstd, Self::Gzip];
+
+    /// Its name in `Content-Encoding`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Brotli => "br",
+            Self::Zstd => "zstd",
+            Self::Gzip => "gzip",
+        }
+    }
+
+    /// Reads its name; the error says what would have been right.
+    pub fn read(text: &str) -> Result<Self, String> {
+        let found = Self::ALL.into_iter().find(|own| own.name() == text);
+        found.ok_or_else(|| "expected \"br\", \"zstd\" or \"gzip\"".to_owned())
+    }
+
+    /// In a client's words, where one may write "x-gzip", too (RFC 9110 8.4.1.3), in any case.
+    fn is_called(self, name: &str) -> bool {
+        name.eq_ignore_ascii_case(self.name())
+            || self == Self::Gzip && name.eq_ignore_ascii_case("x-gzip")
+    }
+}
+
+impl fmt::Display for Encoding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// A media type, or all of a kind: `text/*`, `application/*+json`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Type {
+    kind: String,
+    own: Own,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Own {
+    Any,
+    /// `*+json`: what is held.
+    EndsIn(String),
+    Is(String),
+}
+
+impl Type {
+    /// Reads one; the error says what would have been right.
+    pub fn read(text: &str) -> Result<Self, String> {
+        let wrong = || "expected a type, as \"text/*\" or \"application/*+json\"".to_owned();
+        let text = text.to_ascii_lowercase();
+        let (kind, own) = text.split_once('/').ok_or_else(wrong)?;
+        let own = match own.strip_prefix('*') {
+            Some("") => Own::Any,
+            Some(end) if end.starts_with('+') && is_token(end) && end.len() > 1 => {
+                Own::EndsIn(end.to_owned())
+            }
+            None if is_call(kind, own) => {
+                return Err("calls of gRPC are never compressed by edge".to_owned());
+            }
+            None if is_token(own) => Own::Is(own.to_owned()),
+            _ => return Err(wrong()),
+        };
+        if !is_token(kind) {
+            return Err(wrong());
+        }
+        let kind = kind.to_owned();
+        Ok(Self { kind, own })
+    }
+
+    /// Events are to arrive one by one: no `*` means them.
+    fn takes(&self, kind: &str, own: &str) -> bool {
+        let events = is(kind, "text") && is(own, "event-stream");
+        is(kind, &self.kind)
+            && match &self.own {
+                Own::Any => !events,
+                Own::EndsIn(end) => {
+                    let from = own.len().checked_sub(end.len());
+                    from.and_then(|from| own.get(from..))
+                        .is_some_and(|own| is(own, end))
+                }
+                Own::Is(name) => is(own, name),
+            }
+    }
+}
+
+impl fmt::Display for Type {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.own {
+            Own::Any => write!(f, "{}/*", self.kind),
+            Own::EndsIn(end) => write!(f, "{}/*{end}", self.kind),
+            Own::Is(own) => write!(f, "{}/{own}", self.kind),
+        }
+    }
+}
+
+fn is(one: &str, other: &str) -> bool {
+    one.eq_ignore_ascii_case(other)
+}
+
+/// gRPC compresses its messages one by one, or not at all.
+fn is_call(kind: &str, own: &str) -> bool {
+    is(kind, "application") && own.get(..4).is_some_and(|own| is(own, "grpc"))
+}
+
+fn is_token(text: &str) -> bool {
+    let good = |b: u8| b.is_ascii_alphanumeric() || b"!#$&-^_.+".contains(&b);
+    !text.is_empty() && text.bytes().all(good)
+}
+
+/// What a route compresses.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Policy {
+    /// With what; of those that a client likes equally, the first.
+    pub encodings: Vec<Encoding>,
+    /// Bodies that are told to be smaller go as they are.
+    pub min_size: u64,
+    /// Which types.
+    pub types: Vec<Type>,
+    /// How hard edge tries, from 1 to 9; `None`: as each encoding does best while it passes.
+    pub level: Option<u8>,
+}
+
+impl Default for Policy {
+    fn default() -> Self {
+        let types = [
+            ("text", Own::Any),
+            ("application", Own::Is("json".to_owned())),
+            ("application", Own::EndsIn("+json".to_owned())),
+            ("application", Own::Is("javascript".to_owned())),
+            ("application", Own::Is("xml".to_owned())),
+            ("application", Own::EndsIn("+xml".to_owned())),
+            ("application", Own::Is("wasm".to_owned())),
+            ("application", Own::Is("x-ndjson".to_owned())),
+            ("image", Own::Is("svg+xml".to_owned())),
+            ("font", Own::Is("otf".to_owned())),
+            ("font", Own::Is("ttf".to_owned())),
+        ];
+        let types = types.map(|(kind, own)| Type {
+            kind: kind.to_owned(),
+            own,
+        });
+        Self {
+            encodings: Encoding::ALL.to_vec(),
+            min_size: 1 << 10,
+            types: types.into(),
+            level: None,
+        }
+    }
+}
+
+/// What becomes of one answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Decision {
+    /// It would be the same for every client.
+    Untouched,
+    /// Another client might get it compressed; this one gets it as it is.
+    AsItIs,
+    /// The 304 to a client whose copy may be compressed.
+    NotModified,
+    /// Compressed.
+    Encoded(Encoding),
+}
+
+impl Decision {
+    /// How the body is compressed, if it is.
+    pub fn encoding(self) -> Option<Encoding> {
+        match self {
+            Self::Encoded(encoding) => Some(encoding),
+            _ => None,
+        }
+    }
+}
+
+/// What becomes of an answer with this head.
+pub fn decide(
+    policy: &Policy,
+    method: &Method,
+    request: &HeaderMap,
+    status: StatusCode,
+    response: &HeaderMap,
+) -> Decision {
+    if !may_vary(policy, method, status, response) {
+        return Decision::Untouched;
+    }
+    if status == StatusCode::NOT_MODIFIED
+        && let Some(weak) = holds_weak(request, response)
+    {
+        return match weak {
+            true => Decision::NotModified,
+            false => Decision::AsItIs,
+        };
+    }
+    // A part of what is compressed is not what was asked for.
+    let asks_for_part = request.contains_key(header::RANGE);
+    if status == StatusCode::PARTIAL_CONTENT || asks_for_part || says(request, "no-transform") {
+        return Decision::AsItIs;
+    }
+    match negotiate(&policy.encodings, request) {
+        None => Decision::AsItIs,
+        Some(_) if status == StatusCode::NOT_MODIFIED => Decision::NotModified,
+        Some(encoding) => Decision::Encoded(encoding),
+    }
+}
+
+/// Under which tag has the client what a 304 speaks of: the weak one that edge has made of the
+/// peer's strong one? `None`: it does not say.
+fn holds_weak(request: &HeaderMap, response: &HeaderMap) -> Option<bool> {
+    let strong = response.get(header::ETAG)?;
+    let weak = weakened(strong)?;
+    let names = |tag: &HeaderValue| {
+        let mut lines = request.get_all(header::IF_NONE_MATCH).iter();
+        lines.any(|line| names(line.as_bytes(), tag.as_bytes()))
+    };
+    match (names(&weak), names(strong)) {
+        (true, _) => Some(true),
+        (false, true) => Some(false),
+        (false, false) => None,
+    }
+}
+
+/// Is this tag a member of the list?
+fn names(list: &[u8], tag: &[u8]) -> bool {
+    let border = |byte: Option<&u8>| byte.is_none_or(|b| matches!(b, b',' | b' ' | b'\t'));
+    let found = |(at, window): (usize, &[u8])| {
+        let before = at.checked_sub(1).and_then(|before| list.get(before));
+        window == tag && border(before) && border(list.get(at + tag.len()))
+    };
+    list.windows(tag.len().max(1)).enumerate().any(found)
+}
+
+/// Might an answer with this head be compressed for some client?
+fn may_vary(policy: &Policy, method: &Method, status: StatusCode, response: &HeaderMap) -> bool {
+    let bodiless = [StatusCode::NO_CONTENT, StatusCode::RESET_CONTENT].contains(&status);
+    if status.is_informational() || bodiless || *method == Method::CONNECT {
+        return false;
+    }
+    if response.contains_key(header::CONTENT_ENCODING) || says(response, "no-transform") {
+        return false;
+    }
+    let of_part = status == StatusCode::PARTIAL_CONTENT;
+    if response.contains_key(header::CONTENT_RANGE) && !of_part {
+        return false;
+    }
+    // A 304 may leave out of what kind its body would have been.
+    let Some(kind) = response.get(header::CONTENT_TYPE) else {
+        return status == StatusCode::NOT_MODIFIED;
+    };
+    let length = response.get(header::CONTENT_LENGTH);
+    let length = length.and_then(|length| length.to_str().ok()?.trim().parse::<u64>().ok());
+    let small = length.is_some_and(|length| length < policy.min_size.max(1));
+    let speaks_of_all = !of_part && status != StatusCode::NOT_MODIFIED;
+    !(small && speaks_of_all) && is_listed(policy, kind)
+}
+
+fn is_listed(policy: &Policy, kind: &HeaderValue) -> bool {
+    let Ok(kind) = kind.to_str() else {
+        return false;
+    };
+    let kind = kind.split(';').next().unwrap_or_default().trim();
+    let Some((kind, own)) = kind.split_once('/') else {
+        return false;
+    };
+    !is_call(kind, own) && policy.types.iter().any(|listed| listed.takes(kind, own))
+}
+
+/// Is this directive in `Cache-Control`?
+fn says(headers: &HeaderMap, directive: &str) -> bool {
+    let values = headers.get_all(header::CACHE_CONTROL).iter();
+    let mut members = values
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','));
+    members.any(|member| is(member.trim(), directive))
+}
+
+/// What the client likes best of these; `None`: the body as it is. Where nothing that the client
+/// takes can be had, it gets that, too: "the server SHOULD send a response without any content
+/// coding" (RFC 9110 12.5.3). A client that cannot be understood gets what everybody can read.
+pub fn negotiate(encodings: &[Encoding], request: &HeaderMap) -> Option<Encoding> {
+    let wishes = Wishes::read(request)?;
+    let mut best: Option<(Encoding, u16)> = None;
+    for encoding in encodings {
+        let weight = wishes.weight(*encoding);
+        if weight > best.map_or(0, |(_, best)| best) {
+            best = Some((*encoding, weight));
+        }
+    }
+    // The body as it is may be what is liked better.
+    let (encoding, weight) = best?;
+    let identity = wishes.identity.or(wishes.any);
+    identity
+        .is_none_or(|identity| identity <= weight)
+        .then_some(encoding)
+}
+
+/// The weights in `Accept-Encoding`, in thousandths.
+#[derive(Default)]
+struct Wishes {
+    named: [Option<u16>; Encoding::ALL.len()],
+    identity: Option<u16>,
+    any: Option<u16>,
+}
+
+impl Wishes {
+    /// Of what is named twice, the greater weight counts. `None`: it cannot be read.
+    fn read(request: &HeaderMap) -> Option<Self> {
+        let mut wishes = Self::default();
+        for value in request.get_all(header::ACCEPT_ENCODING) {
+            for member in value.to_str().ok()?.split(',') {
+                let mut words = member.split(';').map(str::trim);
+                let name = words.next().unwrap_or_default();
+                if member.trim().is_empty() {
+                    continue;
+                }
+                let weight = weight(words)?;
+                if !is_name(name) {
+                    return None;
+                }
+                if let Some(place) = wishes.place(name) {
+                    *place = Some((*place).unwrap_or(0).max(weight));
+                }
+            }
+        }
+        Some(wishes)
+    }
+
+    fn place(&mut self, name: &str) -> Option<&mut Option<u16>> {
+        if name == "*" {
+            return Some(&mut self.any);
+        }
+        if is(name, "identity") {
+            return Some(&mut self.identity);
+        }
+        let own = Encoding::ALL.iter().position(|own| own.is_called(name))?;
+        self.named.get_mut(own)
+    }
+
+    fn weight(&self, encoding: Encoding) -> u16 {
+        let own = Encoding::ALL.iter().position(|own| *own == encoding);
+        let named = own.and_then(|own| self.named.get(own).copied().flatten());
+        named.or(self.any).unwrap_or(0)
+    }
+}
+
+/// Is it a token (RFC 9110 5.6.2)?
+fn is_name(text: &str) -> bool {
+    let good = |b: u8| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b);
+    !text.is_empty() && text.bytes().all(good)
+}
+
+/// The weight in thousandths (RFC 9110 12.4.2), after which nothing may stand; `None`: it cannot
+/// be read.
+fn weight<'a>(mut words: impl Iterator<Item = &'a str>) -> Option<u16> {
+    let Some(word) = words.next() else {
+        return Some(1_000);
+    };
+    let value = word.strip_prefix(['q', 'Q'])?.strip_prefix('=')?;
+    let (whole, part) = value.split_once('.').unwrap_or((value, ""));
+    if words.next().is_some() || part.len() > 3 || !part.bytes().all(|b| b.is_ascii_digit()) {
+        return None;
+    }
+    let part = format!("{part:0<3}").parse::<u16>().ok()?;
+    match whole {
+        "0" => Some(part),
+        "1" if part == 0 => Some(1_000),
+        _ => None,
+    }
+}
+
+/// What speaks of the very bytes of a body (RFC 9530, and what came before it).
+const DIGESTS: [HeaderName; 4] = [
+    HeaderName::from_static("content-digest"),
+    HeaderName::from_static("repr-digest"),
+    HeaderName::from_static("digest"),
+    HeaderName::from_static("content-md5"),
+];
+
+/// A change of a head: a value to set, or `None` where the field goes.
+pub type Change = (HeaderName, Option<HeaderValue>);
+
+/// What changes in a head.
+pub fn changes(decision: Decision, response: &HeaderMap) -> Vec<Change> {
+    let mut changes = Vec::new();
+    if decision == Decision::Untouched {
+        return changes;
+    }
+    if let Some(vary) = vary(response) {
+        changes.push((header::VARY, Some(vary)));
+    }
+    if decision == Decision::AsItIs {
+        return changes;
+    }
+    let tag = response.get(header::ETAG).and_then(weakened);
+    changes.extend(tag.map(|tag| (header::ETAG, Some(tag))));
+    if let Decision::Encoded(encoding) = decision {
+        let name = HeaderValue::from_static(encoding.name());
+        changes.push((header::CONTENT_ENCODING, Some(name)));
+        changes.push((header::CONTENT_LENGTH, None));
+        changes.push((header::ACCEPT_RANGES, None));
+        changes.extend(DIGESTS.map(|name| (name, None)));
+    }
+    changes
+}
+
+/// What of the fields after a body no longer holds once that is compressed.
+pub fn forget_digests(trailers: &mut HeaderMap) {
+    for name in &DIGESTS {
+        trailers.remove(name);
+    }
+}
+
+/// `Vary` with `Accept-Encoding`, all in one line; `None`: it is told already.
+fn vary(response: &HeaderMap) -> Option<HeaderValue> {
+    let values = response.get_all(header::VARY).iter();
+    let mut told: Vec<&str> = values.filter_map(|value| value.to_str().ok()).collect();
+    let mut members = told.iter().flat_map(|value| value.split(','));
+    if members.any(|name| name.trim() == "*" || is(name.trim(), "accept-encoding")) {
+        return None;
+    }
+    told.retain(|value| !value.trim().is_empty());
+    told.push("Accept-Encoding");
+    HeaderValue::from_str(&told.join(", ")).ok()
+}
+
+/// A strong tag speaks of the bytes (RFC 9110 8.8.1), which are others now.
+fn weakened(tag: &HeaderValue) -> Option<HeaderValue> {
+    let strong = tag.as_bytes().starts_with(b"\"");
+    let weak = [b"W/", tag.as_bytes()].concat();
+    strong.then(|| HeaderValue::from_bytes(&weak).ok())?
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn map(fields: &[(&'static str, &str)]) -> HeaderMap {
+        let field = |(name, value): &(&'static str, &str)| {
+            (
+                HeaderName::from_static(name),
+                HeaderValue::from_str(value).unwrap(),
+            )
+        };
+        fields.iter().map(field).collect()
+    }
+
+    fn liked(accept: &str) -> Option<&'static str> {
+        let chosen = negotiate(&Encoding::ALL, &map(&[("accept-encoding", accept)]));
+        chosen.map(Encoding::name)
+    }
+
+    #[test]
+    fn the_client_gets_what_it_likes_best() {
+        for (accept, best) in [
+            ("", None),
+            ("gzip", Some("gzip")),
+            ("x-gzip", Some("gzip")),
+            ("GZIP", Some("gzip")),
+            ("gzip, deflate, br, zstd", Some("br")),
+            ("gzip, zstd", Some("zstd")),
+            ("gzip;q=1.0, br;q=0.9", Some("gzip")),
+            ("gzip;q=0.001", Some("gzip")),
+            ("br;q=0, *", Some("zstd")),
+            ("*", Some("br")),
+            ("*;q=0", None),
+            ("*;q=0, gzip", Some("gzip")),
+            ("gzip;q=0", None),
+            ("gzip;q=0.000", None),
+            ("identity", None),
+            ("identity;q=0", None),
+            ("identity;q=0, gzip;q=0.1", Some("gzip")),
+            ("identity;q=0, *;q=0.1", Some("br")),
+            ("identity, gzip;q=0.5", None),
+            ("identity;q=0.5, gzip", Some("gzip")),
+            ("identity;q=0.5, gzip;q=0.5", Some("gzip")),
+            ("deflate, compress", None),
+            ("gzip ; q=0.5 , br ; Q=0.4", Some("gzip")),
+            ("*;q=0.5, gzip;q=0.1", Some("br")),
+            ("identity;q=0.5, *;q=0.1", None),
+            ("gzip;q=2", None),
+            ("gzip;q=1.001", None),
+            ("gzip;q=0.1234", None),
+            ("gzip;q=", None),
+            ("gzip;q=-1", None),
+            (",, gzip,", Some("gzip")),
+            ("br, gzip;q=x", None),
+            ("br;level=5", None),
+            ("br;q=1;x=y", None),
+            ("br;", None),
+            ("b r", None),
+            ("gzip;q=0, gzip", Some("gzip")),
+        ] {
+            assert_eq!(liked(accept), best, "{accept}");
+        }
+        assert_eq!(negotiate(&Encoding::ALL, &HeaderMap::new()), None);
+        // Only gzip is to be had, and all else, the body as it is too, is liked better.
+        let rather = map(&[("accept-encoding", "*;q=0.5, gzip;q=0.1")]);
+        assert_eq!(negotiate(&[Encoding::Gzip], &rather), None);
+        let lines = map(&[("accept-encoding", "gzip"), ("accept-encoding", "br")]);
+        assert_eq!(negotiate(&Encoding::ALL, &lines), Some(Encoding::Brotli));
+        assert_eq!(negotiate(&[Encoding::Gzip], &lines), Some(Encoding::Gzip));
+    }
+
+    #[test]
+    fn types_are_read_and_told_alike() {
+        for good in ["text/*", "application/json", "application/*+json"] {
+            assert_eq!(Type::read(good).unwrap().to_string(), good);
+        }
+        for wrong in [
+            "",
+            "text",
+            "*/*",
+            "text/",
+            "/json",
+            "a/*json",
+            "a/b*",
+            "a/*+",
+            "a/b c",
+            "application/grpc",
+            "application/grpc+proto",
+        ] {
+            assert!(Type::read(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    fn decided(
+        status: u16,
+        request: &[(&'static str, &str)],
+        own: &[(&'static str, &str)],
+    ) -> Decision {
+        let mut asked = map(request);
+        asked.insert(header::ACCEPT_ENCODING, HeaderValue::from_static("gzip"));
+        let status = StatusCode::from_u16(status).unwrap();
+        decide(&Policy::default(), &Method::GET, &asked, status, &map(own))
+    }
+
+    #[test]
+    fn only_what_gains_is_compressed() {
+        let gzip = Decision::Encoded(Encoding::Gzip);
+        let kind = |kind| decided(200, &[], &[("content-type", kind)]);
+        for good in [
+            "text/plain",
+            "TEXT/HTML; charset=utf-8",
+            "application/json",
+            "application/problem+json",
+            "application/javascript",
+            "application/atom+xml",
+            "image/svg+xml",
+        ] {
+            assert_eq!(kind(good), gzip, "{good}");
+        }
+        for bad in [
+            "text/event-stream",
+            "text/event-stream; charset=utf-8",
+            "image/png",
+            "application/octet-stream",
+            "application/grpc+json",
+            "application/grpc",
+            "application/grpc-web+json",
+            "text",
+            "",
+        ] {
+            assert_eq!(kind(bad), Decision::Untouched, "{bad}");
+        }
+        assert_eq!(decided(200, &[], &[]), Decision::Untouched);
+        let text = ("content-type", "text/plain");
+        for status in [101, 103, 204, 205] {
+            assert_eq!(decided(status, &[], &[text]), Decision::Untouched);
+        }
+        assert_eq!(decided(404, &[], &[text]), gzip);
+        for more in [
+            ("content-encoding", "gzip"),
+            ("content-encoding", "identity"),
+            ("content-range", "bytes */10"),
+            ("cache-control", "max-age=5, No-Transform"),
+            ("content-length", "0"),
+            ("content-length", "1023"),
+        ] {
+            assert_eq!(
+                decided(200, &[], &[text, more]),
+                Decision::Untouched,
+                "{more:?}"
+            );
+        }
+        assert_eq!(decided(200, &[], &[text, ("content-length", "1024")]), gzip);
+        for request in [("range", "bytes=0-5"), ("cache-control", "no-transform")] {
+            assert_eq!(decided(200, &[request], &[text]), Decision::AsItIs);
+        }
+        let part = [
+            text,
+            ("content-range", "bytes 0-5/9000"),
+            ("content-length", "6"),
+        ];
+        assert_eq!(decided(206, &[], &part), Decision::AsItIs);
+    }
+
+    #[test]
+    fn events_are_compressed_where_they_are_listed() {
+        let policy = Policy {
+            types: vec![Type::read("text/event-stream").unwrap()],
+            ..Policy::default()
+        };
+        let (asked, told) = (
+            map(&[("accept-encoding", "zstd")]),
+            map(&[("content-type", "text/event-stream")]),
+        );
+        let chosen = decide(&policy, &Method::GET, &asked, StatusCode::OK, &told);
+        assert_eq!(chosen.encoding(), Some(Encoding::Zstd));
+    }
+
+    fn changed(decision: Decision, fields: &[(&'static str, &str)]) -> HeaderMap {
+        let mut head = map(fields);
+        for (name, value) in changes(decision, &head) {
+            match value {
+                Some(value) => drop(head.insert(name, value)),
+                None => drop(head.remove(name)),
+            }
+        }
+        head
+    }
+
+    #[test]
+    fn the_head_says_what_the_body_is() {
+        let fields = [
+            ("content-length", "2000"),
+            ("etag", "\"a\""),
+            ("accept-ranges", "bytes"),
+            ("content-digest", "sha-256=:AA==:"),
+            ("vary", "Origin"),
+            ("vary", "Cookie"),
+        ];
+        let head = changed(Decision::Encoded(Encoding::Zstd), &fields);
+        let vary = ("vary", "Origin, Cookie, Accept-Encoding");
+        let expected = map(&[("content-encoding", "zstd"), ("etag", "W/\"a\""), vary]);
+        assert_eq!(head, expected);
+        let head = changed(Decision::AsItIs, &fields);
+        assert_eq!(head["etag"], "\"a\"");
+        assert_eq!(head["content-length"], "2000");
+        assert_eq!(head["vary"], vary.1);
+        let head = changed(Decision::NotModified, &[("etag", "\"a\"")]);
+        assert_eq!(
+            head,
+            map(&[("etag", "W/\"a\""), ("vary", "Accept-Encoding")])
+        );
+        let same = [("etag", "W/\"a\""), ("vary", "a, accept-encoding")];
+        assert_eq!(changed(Decision::NotModified, &same), map(&same));
+        assert_eq!(
+            changed(Decision::AsItIs, &[("vary", "*")]),
+            map(&[("vary", "*")])
+        );
+        assert_eq!(changed(Decision::Untouched, &fields), map(&fields));
+    }
+
+    #[test]
+    fn a_304_is_told_by_what_it_says() {
+        assert_eq!(decided(304, &[], &[]), Decision::NotModified);
+        let text = [("content-type", "text/css"), ("content-length", "5")];
+        assert_eq!(decided(304, &[], &text), Decision::NotModified);
+        let image = [("content-type", "image/png")];
+        assert_eq!(decided(304, &[], &image), Decision::Untouched);
+    }
+
+    #[test]
+    fn a_304_speaks_under_the_tag_that_the_client_has() {
+        let tag = [("etag", "\"a\"")];
+        for (named, decision) in [
+            ("W/\"a\"", Decision::NotModified),
+            ("\"a\"", Decision::AsItIs),
+            ("\"b\", \"a\"", Decision::AsItIs),
+            ("\"a\", W/\"a\"", Decision::NotModified),
+            ("*", Decision::NotModified),
+        ] {
+            let request = [("if-none-match", named)];
+            assert_eq!(decided(304, &request, &tag), decision, "{named}");
+        }
+        let part = [("if-none-match", "W/\"a\""), ("range", "bytes=0-1")];
+        assert_eq!(decided(304, &part, &tag), Decision::NotModified);
+        // The peer's own is weak: it stays what it is.
+        let weak = [("etag", "W/\"a\"")];
+        let request = [("if-none-match", "W/\"a\"")];
+        assert_eq!(decided(304, &request, &weak), Decision::NotModified);
+    }
+
+    proptest! {
+        /// Whatever a client writes: it gets what it has not forbidden, and the order of the
+        /// server decides where the client does not.
+        #[test]
+        fn nobody_gets_what_it_does_not_take(
+            weights in proptest::collection::vec((0..5_usize, 0..=1_000_u16), 0..6),
+            wild in "[ -~]{0,40}",
+        ) {
+            const NAMES: [&str; 5] = ["br", "zstd", "gzip", "identity", "*"];
+            let member = |(name, weight): &(usize, u16)| match weight {
+                1_000 => NAMES[*name].to_owned(),
+                weight => format!("{};q=0.{weight:03}", NAMES[*name]),
+            };
+            let members: Vec<_> = weights.iter().map(member).collect();
+            let asked = map(&[("accept-encoding", &members.join(", "))]);
+            let of = |name: &str| {
+                let own = weights.iter().filter(|(own, _)| NAMES[*own] == name);
+                own.map(|(_, weight)| *weight).max()
+            };
+            let total = |encoding: Encoding| of(encoding.name()).or(of("*")).unwrap_or(0);
+            let chosen = negotiate(&Encoding::ALL, &asked);
+            let most = Encoding::ALL.into_iter().map(total).max().unwrap();
+            match chosen {
+                Some(encoding) => {
+                    let first = Encoding::ALL.into_iter().find(|own| total(*own) == most);
+                    prop_assert!(most > 0);
+                    prop_assert_eq!(Some(encoding), first);
+                }
+                None => prop_assert!(most == 0 || of("identity").or(of("*")) > Some(most)),
+            }
+            let asked = map(&[("accept-encoding", &wild)]);
+            if let Some(encoding) = negotiate(&Encoding::ALL, &asked) {
+                let text = wild.to_ascii_lowercase();
+                prop_assert!(text.contains(encoding.name()) || text.contains('*'), "{}", wild);
+            }
+        }
+    }
+}

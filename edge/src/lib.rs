@@ -13,6 +13,7 @@ pub mod breaker;
 pub mod cache;
 pub mod certificate;
 pub mod client;
+pub mod compression;
 pub mod cors;
 pub mod credentials;
 pub mod forward;

@@ -27,6 +27,7 @@ const FLOORS: [(usize, &[&str]); 6] = [
             "cache",
             "certificate",
             "client",
+            "compression",
             "cors",
             "credentials",
             "forward",
