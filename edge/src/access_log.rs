@@ -39,6 +39,9 @@ pub struct Line<'a> {
     pub bytes_in: u64,
     /// Bytes of the answer's body, or to the client.
     pub bytes_out: u64,
+    /// What edge has compressed the answer's body with.
+    #[serde(skip_serializing_if = "str::is_empty")]
+    pub encoding: &'a str,
     /// The upstream's name.
     #[serde(skip_serializing_if = "str::is_empty")]
     pub upstream: &'a str,
@@ -153,6 +156,7 @@ mod tests {
             reason: "",
             bytes_in: 0,
             bytes_out: 5,
+            encoding: "",
             upstream: "",
             peer: None,
             tries: 0,

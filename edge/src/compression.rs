@@ -199,16 +199,18 @@ pub fn decide(
     status: StatusCode,
     response: &HeaderMap,
 ) -> Decision {
+    let held = match status {
+        StatusCode::NOT_MODIFIED => held(request, response),
+        _ => None,
+    };
+    if held == Some(Held::Compressed) {
+        return Decision::NotModified;
+    }
     if !may_vary(policy, method, status, response) {
         return Decision::Untouched;
     }
-    if status == StatusCode::NOT_MODIFIED
-        && let Some(weak) = holds_weak(request, response)
-    {
-        return match weak {
-            true => Decision::NotModified,
-            false => Decision::AsItIs,
-        };
+    if held == Some(Held::AsItIs) {
+        return Decision::AsItIs;
     }
     // A part of what is compressed is not what was asked for.
     let asks_for_part = request.contains_key(header::RANGE);
@@ -222,9 +224,17 @@ pub fn decide(
     }
 }
 
-/// Under which tag has the client what a 304 speaks of: the weak one that edge has made of the
-/// peer's strong one? `None`: it does not say.
-fn holds_weak(request: &HeaderMap, response: &HeaderMap) -> Option<bool> {
+/// What a client has of which a 304 speaks.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Held {
+    /// It names the weak tag that edge has made of the peer's strong one.
+    Compressed,
+    /// It names the peer's own.
+    AsItIs,
+}
+
+/// What the client says it has; `None`: it does not say.
+fn held(request: &HeaderMap, response: &HeaderMap) -> Option<Held> {
     let strong = response.get(header::ETAG)?;
     let weak = weakened(strong)?;
     let names = |tag: &HeaderValue| {
@@ -232,8 +242,8 @@ fn holds_weak(request: &HeaderMap, response: &HeaderMap) -> Option<bool> {
         lines.any(|line| names(line.as_bytes(), tag.as_bytes()))
     };
     match (names(&weak), names(strong)) {
-        (true, _) => Some(true),
-        (false, true) => Some(false),
+        (true, _) => Some(Held::Compressed),
+        (false, true) => Some(Held::AsItIs),
         (false, false) => None,
     }
 }
@@ -268,8 +278,8 @@ fn may_vary(policy: &Policy, method: &Method, status: StatusCode, response: &Hea
     let length = response.get(header::CONTENT_LENGTH);
     let length = length.and_then(|length| length.to_str().ok()?.trim().parse::<u64>().ok());
     let small = length.is_some_and(|length| length < policy.min_size.max(1));
-    let speaks_of_all = !of_part && status != StatusCode::NOT_MODIFIED;
-    !(small && speaks_of_all) && is_listed(policy, kind)
+    // What a 304 says of the length is that of a 200 (8.6).
+    (of_part || !small) && is_listed(policy, kind)
 }
 
 fn is_listed(policy: &Policy, kind: &HeaderValue) -> bool {
@@ -673,7 +683,7 @@ mod tests {
     #[test]
     fn a_304_is_told_by_what_it_says() {
         assert_eq!(decided(304, &[], &[]), Decision::NotModified);
-        let text = [("content-type", "text/css"), ("content-length", "5")];
+        let text = [("content-type", "text/css"), ("content-length", "5000")];
         assert_eq!(decided(304, &[], &text), Decision::NotModified);
         let image = [("content-type", "image/png")];
         assert_eq!(decided(304, &[], &image), Decision::Untouched);

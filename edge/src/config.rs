@@ -8,6 +8,7 @@ mod auth;
 mod cache;
 mod change;
 mod check;
+mod compress;
 mod cors;
 mod describe;
 mod dns;
@@ -143,7 +144,7 @@ impl Config {
         let source = "[tls]\ncertificates = [{}]\n\
              [auth.a]\ntype = \"jwt\"\nsecret = {}\n[auth.b]\ntype = \"api_key\"\n[auth.c]\ntype = \"certificate\"\n\
              [upstream.a]\npeers = [{}]\nhealth = {}\neject = {}\nbreaker = {}\nretry = {}\ntls = {}\n\
-             [headers]\nrequest = {}\nresponse = {}\n[[route]]\nauth = {}\ncors = {}\nheaders = {}\ncache = {}\nlimit = { burst = {} }\ntimeout = {}\nwebsocket = {}";
+             [headers]\nrequest = {}\nresponse = {}\n[[route]]\nauth = {}\ncompress = {}\ncors = {}\nheaders = {}\ncache = {}\nlimit = { burst = {} }\ntimeout = {}\nwebsocket = {}";
         let mut report = Report::new(source, Path::new(""));
         let (root, _) = DeTable::parse_recoverable(source);
         read_all(&root, &mut report);

@@ -3,6 +3,7 @@
 
 mod authenticating;
 mod caching;
+mod compressing;
 mod conversing;
 mod dressing;
 mod failing;
@@ -43,6 +44,7 @@ use crate::route::Path;
 use crate::sockets::Sockets;
 use crate::websocket::Place;
 use crate::{cors, forward, grpc, limit, respond, websocket};
+use compressing::Outlet;
 use request::{host_and_port, host_of, length, message, path_of, put_path};
 
 /// All that the steps need: the plan, what stays whatever the plan says, and the record.
@@ -73,6 +75,8 @@ pub(crate) struct Held {
     connection: Arc<Connection>,
     /// What was in force when the head had arrived is what holds for this request to its end.
     plan: Arc<Plan>,
+    /// Where the answer's body goes.
+    outlet: Outlet,
 }
 
 impl Deref for Context {
@@ -295,6 +299,7 @@ impl ProxyHttp for Gateway {
             exchange,
             connection: self.nowhere.clone(),
             plan: self.plan.load_full(),
+            outlet: Outlet::default(),
         }))
     }
 
@@ -368,6 +373,10 @@ impl ProxyHttp for Gateway {
             bytes_in,
             bytes_out,
         );
+        if let Some(done) = context.outlet.compressed() {
+            self.metrics
+                .compressed(done.encoding, done.taken, done.given);
+        }
         if plan.log.is_on() {
             plan.log.write(&Line {
                 bytes_in,

@@ -17,6 +17,7 @@ use prometheus::{
     IntGaugeVec, Opts, Registry, TextEncoder, core::Collector,
 };
 
+use crate::compression::Encoding;
 use crate::exchange::{CacheState, Exchange};
 use crate::refusal::Refusal;
 use crate::websocket::ending::{Ending, code_label};
@@ -56,6 +57,8 @@ pub struct Metrics {
     connections_refused: IntCounterVec,
     /// Places taken in the table of clients.
     pub limit_clients: IntGauge,
+    /// For each encoding, bytes before and after.
+    compressed: Vec<[IntCounter; 2]>,
     /// Bytes in the cache's store.
     pub cache_bytes: IntGauge,
     /// Answers in the cache's store.
@@ -170,7 +173,16 @@ impl Metrics {
         for reason in ["connections", Refusal::ConnectionClientLimit.reason()] {
             refused_connections.with_label_values(&[reason]);
         }
+        let compressed = make.counters(
+            "edge_compressed_bytes_total",
+            "Bytes of answers that edge compressed, before (in) and after (out)",
+            &["encoding", "direction"],
+        )?;
+        let compressed = Encoding::ALL.map(|encoding| {
+            ["in", "out"].map(|way| compressed.with_label_values(&[encoding.name(), way]))
+        });
         Ok(Self {
+            compressed: compressed.into(),
             none: families.of("none", false),
             families,
             reloads_applied: reloads.with_label_values(&["applied"]),
@@ -321,6 +333,14 @@ impl Metrics {
             Some(Refusal::ClientLimit { .. }) => route.client_limit.inc(),
             Some(Refusal::GlobalLimit { .. }) => route.global_limit.inc(),
             _ => {}
+        }
+    }
+
+    /// The body of an answer was compressed, from so many bytes to so many.
+    pub fn compressed(&self, encoding: Encoding, before: u64, after: u64) {
+        if let Some([counted, given]) = self.compressed.get(encoding as usize) {
+            counted.inc_by(before);
+            given.inc_by(after);
         }
     }
 

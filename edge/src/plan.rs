@@ -14,6 +14,7 @@ use crate::access_log::AccessLog;
 use crate::authenticator::Authenticator;
 use crate::cache;
 use crate::client::Addresses;
+use crate::compression;
 use crate::config::{Config, Route, RouteAuth, Timeout};
 use crate::cors;
 use crate::exchange::Exchange;
@@ -69,6 +70,8 @@ pub(crate) struct Rule {
     pub(crate) cors: Option<cors::Policy>,
     /// What it changes of fields: the file's first, then its own.
     pub(crate) headers: Vec<Arc<headers::Rules>>,
+    /// Which answers it compresses; `None`: none.
+    pub(crate) compress: Option<compression::Policy>,
     pub(crate) limits: Limits,
     pub(crate) timeout: Timeout,
     pub(crate) websocket: Option<WebSocket>,
@@ -136,6 +139,7 @@ impl Plan {
                 body: route.body,
                 addresses: route.addresses.clone(),
                 cors: route.cors.clone(),
+                compress: route.compress.clone(),
                 headers: route.headers.clone(),
                 limits: own.limits.clone(),
                 timeout: route.timeout,

@@ -18,6 +18,8 @@ mod caching;
 mod clauses;
 #[path = "gateway/collapsing.rs"]
 mod collapsing;
+#[path = "gateway/compression.rs"]
+mod compression;
 #[path = "gateway/corpus.rs"]
 mod corpus;
 #[path = "gateway/cors.rs"]

@@ -11,6 +11,7 @@ use toml::de::DeValue;
 
 use super::auth::{self, Proof, RouteAuth, read_route_auth};
 use super::cache::{Bound, check_methods, read_policy};
+use super::compress::read_compress;
 use super::cors::read_cors;
 use super::fault::nearest;
 use super::forms::distinct;
@@ -22,6 +23,7 @@ use super::timeout::{self, Timeout};
 use super::websocket::{WebSocket, read_route_websocket};
 use crate::cache::Policy;
 use crate::client::Addresses;
+use crate::compression;
 use crate::cors;
 use crate::headers::{self, Variable};
 use crate::limit::{self, By, Quota};
@@ -49,6 +51,8 @@ pub struct Route {
     pub cors: Option<cors::Policy>,
     /// What is changed of fields: by the file, then by the route.
     pub headers: Vec<Arc<headers::Rules>>,
+    /// Which answers are compressed, and how; `None`: none.
+    pub compress: Option<compression::Policy>,
     /// Who may use it; `None`: everybody.
     pub auth: Option<RouteAuth>,
     /// How much it lets through.
@@ -188,6 +192,7 @@ fn read_route(
     }
     let own = own.map(|(rules, _)| Arc::new(rules));
     let headers: Vec<_> = defaults.headers.cloned().into_iter().chain(own).collect();
+    let compress = read_compress(&mut table, report);
     let asks = table.value("auth", report).is_some();
     let auth = read_route_auth(&mut table, defaults.auths, report);
     let limit_span = table.value("limit", report).map(Spanned::span);
@@ -242,6 +247,7 @@ fn read_route(
             addresses,
             cors,
             headers,
+            compress,
             auth: auth.map(|(auth, _)| auth),
             limit,
             timeout,

@@ -8,15 +8,16 @@ use pingora::http::ResponseHeader;
 use pingora::proxy::Session;
 use pingora::{Error, ErrorType, Result};
 
+use super::compressing::{Outlet, at_once};
 use super::conversing::{Broken, Clock, Turn, next};
-use super::serving::{frame, write};
+use super::serving::frame;
 use super::trying::{Answer, Failure};
 use super::upload::Upload;
 use super::{Context, Gateway, caching, failing, request};
-use crate::conversation::Event;
+use crate::conversation::{Conversation, Event};
 use crate::refusal::Refusal;
 use crate::upstream::Attempt;
-use crate::{cache, grpc, respond};
+use crate::{cache, compression, grpc, respond};
 
 /// A connection from the pool may have been closed meanwhile: so often another one is taken.
 const MOST_STALE: usize = 3;
@@ -99,9 +100,13 @@ impl Gateway {
         written.map_err(Error::into_down)?;
         // The time for a try was for the head.
         let mut clock = Clock::of_exchange(context);
+        let mut heard: Option<Result<Event>> = None;
         let last = loop {
-            let next = next(session, context, &mut conversation, &mut clock, &mut upload);
-            let event = match next.await {
+            let next = match heard.take() {
+                Some(event) => event.map(Some).map_err(Broken::Peer),
+                None => next(session, context, &mut conversation, &mut clock, &mut upload).await,
+            };
+            let event = match next {
                 Ok(Some(event)) => event,
                 Ok(None) => continue,
                 Err(broken) => {
@@ -113,8 +118,18 @@ impl Gateway {
                 Event::Body(_) if bodiless => {}
                 Event::Body(part) if conversation.is_over() => break Last::Part(part),
                 Event::Body(part) => {
-                    let writing = clock.run(Turn::Client, write(session, Some(part), false));
-                    self.written(writing.await, &mut attempt)?;
+                    let writing = context.outlet.write(session, part);
+                    let written = clock.run(Turn::Client, writing).await;
+                    self.written(written, &mut attempt)?;
+                    if context.outlet.holds() {
+                        // What follows at once makes it smaller; for more, nobody waits.
+                        heard = hear_at_once(&mut conversation).await;
+                        if heard.is_none() {
+                            let flushing = context.outlet.flush(session);
+                            let flushed = clock.run(Turn::Client, flushing).await;
+                            self.written(flushed, &mut attempt)?;
+                        }
+                    }
                 }
                 Event::Trailers(trailers) if session.downstream_session.is_http2() => {
                     break Last::Trailers(trailers);
@@ -130,7 +145,12 @@ impl Gateway {
         conversation.end(connector, &attempt.peer.http).await;
         drop(attempt);
         let late = || Error::explain(ErrorType::ReadTimedout, "the deadline has passed");
-        let ending = clock.run(Turn::Client, end(session, last, bodiless)).await;
+        let ending = clock
+            .run(
+                Turn::Client,
+                end(session, &mut context.outlet, last, bodiless),
+            )
+            .await;
         ending.unwrap_or_else(|_| Err(late().into_up()))?;
         if !upload.has_arrived() {
             linger(session).await;
@@ -180,12 +200,19 @@ impl Gateway {
             }
         }
         respond::dress(head, &context.exchange, cache_status)?;
+        context.compress(session, head, None)?;
         frame(head)?;
         context.exchange.status = head.status.as_u16();
         context.connection.keep_date(head.headers.get(header::DATE));
         context.deadline().head_sent();
         Ok(())
     }
+}
+
+/// What the peer has said already. That there is room for more of the request, it will say again.
+async fn hear_at_once(conversation: &mut Conversation) -> Option<Result<Event>> {
+    let heard = at_once(conversation.hear()).await;
+    heard.filter(|event| !matches!(event, Ok(Event::Ready)))
 }
 
 /// What goes out last.
@@ -195,12 +222,15 @@ enum Last {
     Nothing,
 }
 
-async fn end(session: &mut Session, last: Last, bodiless: bool) -> Result<()> {
+async fn end(session: &mut Session, outlet: &mut Outlet, last: Last, bodiless: bool) -> Result<()> {
     match last {
         _ if bodiless => Ok(()),
-        Last::Part(part) => write(session, Some(part), true).await,
-        Last::Nothing => write(session, None, true).await,
-        Last::Trailers(trailers) => {
+        Last::Part(part) => outlet.finish(session, Some(part)).await,
+        Last::Nothing => outlet.finish(session, None).await,
+        Last::Trailers(mut trailers) => {
+            if outlet.finish_for_trailers(session).await? {
+                compression::forget_digests(&mut trailers);
+            }
             let written = session.downstream_session.write_response_trailers(trailers);
             written.await.map_err(Error::into_down)
         }

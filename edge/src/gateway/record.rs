@@ -39,6 +39,10 @@ pub(super) fn line<'a>(request: &'a RequestHeader, context: &'a Held) -> Line<'a
         total_ms: times.total,
         upstream_ms: times.upstream,
         gateway_ms: times.gateway,
+        encoding: context
+            .outlet
+            .compressed()
+            .map_or("", |done| done.encoding.name()),
         cache: exchange.cache.as_str(),
         cache_reason: exchange.cache_reason,
         user_agent: clip(
@@ -110,6 +114,7 @@ impl Record {
             total_ms: end.lasted,
             upstream_ms: None,
             gateway_ms: Duration::ZERO,
+            encoding: "",
             cache: CacheState::Off.as_str(),
             cache_reason: None,
             user_agent: "",

@@ -8,6 +8,7 @@ use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::proxy::Session;
 use pingora::{Error, ErrorType, Result};
 
+use super::compressing::at_once;
 use super::conversing::gone;
 use super::{Context, in_time};
 use crate::cache::{self, Part, Told};
@@ -47,11 +48,12 @@ pub(super) async fn serve(
         }
     };
     let body = body.filter(|body| !body.is_empty());
-    begin(session, context, head, told, body.is_none()).await?;
-    if let Some(body) = body {
-        write(session, Some(body), true).await?;
+    let end = body.is_none();
+    begin(session, context, head, &entry.head, told, end).await?;
+    match body {
+        Some(body) => context.outlet.finish(session, Some(body)).await,
+        None => Ok(()),
     }
-    Ok(())
 }
 
 /// Answers with what is arriving.
@@ -78,10 +80,9 @@ pub(super) async fn stream(
     let mut head = Box::new(arriving.head.clone());
     let shape = shape(request, &mut head, arriving.length)?;
     let head_only = matches!(shape, Shape::HeadOnly) || arriving.length == Some(0);
-    frame(&mut head)?;
     let left = context.deadline().left();
     let passing = async {
-        begin(session, context, head, told, head_only).await?;
+        begin(session, context, head, &arriving.head, told, head_only).await?;
         if head_only {
             return Ok(());
         }
@@ -107,11 +108,21 @@ async fn pass_body(
         Shape::HeadOnly | Shape::Whole => (0, u64::MAX),
     };
     while left > 0 {
-        let chunk = tokio::select! {
-            biased;
-            chunk = reader.next() => chunk,
-            // Listened to, the client also gets what was said so far.
-            error = gone(session, true) => return Err(error.into_down()),
+        let at_once = match context.outlet.holds() {
+            true => at_once(reader.next()).await,
+            false => None,
+        };
+        let chunk = match at_once {
+            Some(chunk) => chunk,
+            None => {
+                context.outlet.flush(session).await?;
+                tokio::select! {
+                    biased;
+                    chunk = reader.next() => chunk,
+                    // Listened to, the client also gets what was said so far.
+                    error = gone(session, true) => return Err(error.into_down()),
+                }
+            }
         };
         let chunk = chunk.map_err(|refusal| {
             context.exchange.refusal = Some(refusal);
@@ -124,10 +135,13 @@ async fn pass_body(
         skip -= from as u64;
         left -= (end - from) as u64;
         if end > from {
-            write(session, Some(chunk.slice(from..end)), false).await?;
+            context
+                .outlet
+                .write(session, chunk.slice(from..end))
+                .await?;
         }
     }
-    write(session, None, true).await
+    context.outlet.finish(session, None).await
 }
 
 /// How much of a body a request gets.
@@ -212,11 +226,12 @@ pub(super) fn frame(head: &mut ResponseHeader) -> Result<()> {
     Ok(())
 }
 
-/// The head goes out, dressed like every answer.
+/// The head goes out, dressed like every answer; `whole` is that of the answer that it comes of.
 async fn begin(
     session: &mut Session,
     context: &mut Context,
     mut head: Box<ResponseHeader>,
+    whole: &ResponseHeader,
     told: Told,
     end: bool,
 ) -> Result<()> {
@@ -224,7 +239,8 @@ async fn begin(
         head.remove_header(&name);
     }
     respond::dress(&mut head, &context.exchange, Some(told.to_string()))?;
-    head.set_version(Version::HTTP_11);
+    context.compress(session, &mut head, Some(&whole.headers))?;
+    frame(&mut head)?;
     context.exchange.status = head.status.as_u16();
     context.connection.keep_date(head.headers.get(header::DATE));
     context.deadline().head_sent();

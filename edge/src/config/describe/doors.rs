@@ -4,6 +4,7 @@ use std::fmt;
 
 use super::super::{Auth, Config, Proof, Route};
 use super::words;
+use crate::compression;
 use crate::cors::{Origins, Policy};
 use crate::headers::{Changes, Rules};
 use crate::limit::By;
@@ -23,6 +24,9 @@ pub(super) fn describe(config: &Config, route: &Route, f: &mut fmt::Formatter<'_
     }
     if let Some(policy) = &route.cors {
         describe_cors(policy, f)?;
+    }
+    if let Some(policy) = &route.compress {
+        describe_compress(policy, f)?;
     }
     for rules in &route.headers {
         describe_headers(rules, f)?;
@@ -107,6 +111,23 @@ fn describe_cors(policy: &Policy, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         "             expose {}, max_age {seconds}s",
         words(expose)
     )
+}
+
+fn describe_compress(policy: &compression::Policy, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    // Written out, so that no key of it stays untold.
+    let compression::Policy {
+        encodings,
+        min_size,
+        types,
+        level,
+    } = policy;
+    let level = level.map_or("usual".to_owned(), |level| level.to_string());
+    writeln!(
+        f,
+        "  compress   encodings {}, min_size {min_size} B, level {level}",
+        words(encodings)
+    )?;
+    writeln!(f, "             types {}", words(types))
 }
 
 fn describe_headers(rules: &Rules, f: &mut fmt::Formatter<'_>) -> fmt::Result {
