@@ -3,7 +3,7 @@
 
 use std::fmt;
 
-use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Version, header};
 
 /// A coding that edge writes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -191,10 +191,10 @@ impl Decision {
     }
 }
 
-/// What becomes of an answer with this head.
+/// What becomes of an answer with this head, for a request of this version with these fields.
 pub fn decide(
     policy: &Policy,
-    method: &Method,
+    version: Version,
     request: &HeaderMap,
     status: StatusCode,
     response: &HeaderMap,
@@ -206,15 +206,17 @@ pub fn decide(
     if held == Some(Held::Compressed) {
         return Decision::NotModified;
     }
-    if !may_vary(policy, method, status, response) {
+    if !may_vary(policy, status, response) {
         return Decision::Untouched;
     }
     if held == Some(Held::AsItIs) {
         return Decision::AsItIs;
     }
     // A part of what is compressed is not what was asked for.
-    let asks_for_part = request.contains_key(header::RANGE);
-    if status == StatusCode::PARTIAL_CONTENT || asks_for_part || says(request, "no-transform") {
+    let part = status == StatusCode::PARTIAL_CONTENT || request.contains_key(header::RANGE);
+    // Nobody knows yet how long it will be, and a client of HTTP/1.0 reads no chunks.
+    let old = version < Version::HTTP_11;
+    if part || old || says(request, "no-transform") {
         return Decision::AsItIs;
     }
     match negotiate(&policy.encodings, request) {
@@ -259,9 +261,9 @@ fn names(list: &[u8], tag: &[u8]) -> bool {
 }
 
 /// Might an answer with this head be compressed for some client?
-fn may_vary(policy: &Policy, method: &Method, status: StatusCode, response: &HeaderMap) -> bool {
+fn may_vary(policy: &Policy, status: StatusCode, response: &HeaderMap) -> bool {
     let bodiless = [StatusCode::NO_CONTENT, StatusCode::RESET_CONTENT].contains(&status);
-    if status.is_informational() || bodiless || *method == Method::CONNECT {
+    if status.is_informational() || bodiless {
         return false;
     }
     if response.contains_key(header::CONTENT_ENCODING) || says(response, "no-transform") {
@@ -560,7 +562,13 @@ mod tests {
         let mut asked = map(request);
         asked.insert(header::ACCEPT_ENCODING, HeaderValue::from_static("gzip"));
         let status = StatusCode::from_u16(status).unwrap();
-        decide(&Policy::default(), &Method::GET, &asked, status, &map(own))
+        decide(
+            &Policy::default(),
+            Version::HTTP_11,
+            &asked,
+            status,
+            &map(own),
+        )
     }
 
     #[test]
@@ -624,6 +632,23 @@ mod tests {
     }
 
     #[test]
+    fn a_client_of_http_1_0_gets_a_body_with_a_length() {
+        let (asked, told) = (
+            map(&[("accept-encoding", "gzip")]),
+            map(&[("content-type", "text/plain")]),
+        );
+        let policy = Policy::default();
+        for (version, decision) in [
+            (Version::HTTP_10, Decision::AsItIs),
+            (Version::HTTP_11, Decision::Encoded(Encoding::Gzip)),
+            (Version::HTTP_2, Decision::Encoded(Encoding::Gzip)),
+        ] {
+            let decided = decide(&policy, version, &asked, StatusCode::OK, &told);
+            assert_eq!(decided, decision, "{version:?}");
+        }
+    }
+
+    #[test]
     fn events_are_compressed_where_they_are_listed() {
         let policy = Policy {
             types: vec![Type::read("text/event-stream").unwrap()],
@@ -633,7 +658,7 @@ mod tests {
             map(&[("accept-encoding", "zstd")]),
             map(&[("content-type", "text/event-stream")]),
         );
-        let chosen = decide(&policy, &Method::GET, &asked, StatusCode::OK, &told);
+        let chosen = decide(&policy, Version::HTTP_11, &asked, StatusCode::OK, &told);
         assert_eq!(chosen.encoding(), Some(Encoding::Zstd));
     }
 

@@ -1,9 +1,10 @@
 //! A body compressed as it passes.
 //!
-//! What one stream may hold is fixed by its window and level, whatever the body: see
-//! [`Encoder::new`]. The levels are for speed; a gateway compresses each answer anew.
+//! What one stream may hold is fixed by its window and level, whatever the body, and what all hold
+//! together is bounded: see [`Place`]. The usual levels are for speed; each answer is compressed anew.
 
 use std::io::{Result, Write};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use brotli::CompressorWriter;
 use bytes::Bytes;
@@ -24,12 +25,55 @@ enum Stream {
 
 /// Quality and window (2^18 = 256 KiB) of brotli.
 const BROTLI: (u8, u32) = (3, 18);
+/// Better ones would take as much as all others together: 5 MiB and more for each body.
+const BROTLI_MOST: u8 = 5;
 /// Brotli's own buffer on the way out.
 const BROTLI_BUFFER: usize = 4 << 10;
 /// Level and window (2^18 = 256 KiB) of zstd; RFC 9659 allows 8 MiB.
 const ZSTD: (u8, u32) = (1, 18);
+/// From the level behind this one on, zstd's tables have so many places (2^16), not its own number.
+const ZSTD_PLAIN: i32 = 2;
+const ZSTD_TABLES: u32 = 16;
 /// Level of gzip, whose window is 32 KiB.
-const GZIP: u8 = 3;
+const GZIP: u8 = 4;
+
+/// All bodies that are being compressed hold at most so much, in KiB; more go as they are.
+const MOST: usize = 256 << 10;
+
+/// What is taken of [`MOST`] now.
+static TAKEN: AtomicUsize = AtomicUsize::new(0);
+
+/// Room for one encoder.
+pub(crate) struct Place(usize);
+
+impl Place {
+    /// Takes room, if there is some.
+    pub(crate) fn take(encoding: Encoding, level: Option<u8>) -> Option<Self> {
+        let size = size(encoding, level);
+        let more = |taken: usize| Some(taken + size).filter(|taken| *taken <= MOST);
+        let taken = TAKEN.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more);
+        taken.ok().map(|_| Self(size))
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        TAKEN.fetch_sub(self.0, Ordering::Relaxed);
+    }
+}
+
+/// What an encoder holds once it has seen more than its window, in KiB: measured, see
+/// docs/decisions.md.
+fn size(encoding: Encoding, level: Option<u8>) -> usize {
+    match (encoding, level) {
+        (Encoding::Gzip, _) => 400,
+        (Encoding::Zstd, None | Some(1)) => 700,
+        (Encoding::Zstd, _) => 1_100,
+        (Encoding::Brotli, Some(1)) => 500,
+        (Encoding::Brotli, None | Some(2 | 3)) => 1_450,
+        (Encoding::Brotli, _) => 4_500,
+    }
+}
 
 impl Encoder {
     /// Begins a body; `level` from 1 to 9 is the library's own.
@@ -38,7 +82,7 @@ impl Encoder {
         Ok(Self(match encoding {
             Encoding::Brotli => {
                 let (quality, window) = BROTLI;
-                let quality = u32::from(level(quality));
+                let quality = u32::from(level(quality).min(BROTLI_MOST));
                 let writer = CompressorWriter::new(Vec::new(), BROTLI_BUFFER, quality, window);
                 Stream::Brotli(Box::new(writer))
             }
@@ -47,6 +91,11 @@ impl Encoder {
                 let level = i32::from(level(own));
                 let mut encoder = zstd::stream::write::Encoder::new(Vec::new(), level)?;
                 encoder.set_parameter(CParameter::WindowLog(window))?;
+                if level > ZSTD_PLAIN {
+                    // Its own tables are for bodies of many megabytes, and as large.
+                    encoder.set_parameter(CParameter::HashLog(ZSTD_TABLES))?;
+                    encoder.set_parameter(CParameter::ChainLog(ZSTD_TABLES))?;
+                }
                 Stream::Zstd(Box::new(encoder))
             }
             Encoding::Gzip => {
@@ -156,6 +205,34 @@ mod tests {
                 }
                 out.extend_from_slice(&encoder.finish().unwrap());
                 prop_assert!(decoded(encoding, &out) == body);
+            }
+        }
+    }
+
+    #[test]
+    fn so_many_bodies_at_once_find_room_and_no_more() {
+        let mut places = Vec::new();
+        while let Some(place) = Place::take(Encoding::Brotli, Some(9)) {
+            places.push(place);
+        }
+        assert!(!places.is_empty() && places.len() <= MOST / size(Encoding::Brotli, Some(9)));
+        places.pop();
+        assert!(Place::take(Encoding::Brotli, Some(9)).is_some());
+    }
+
+    #[test]
+    fn every_level_decodes() {
+        let text = "some words, and some words again; ".repeat(3_000);
+        for level in 1..=9 {
+            for encoding in Encoding::ALL {
+                let mut encoder = Encoder::new(encoding, Some(level)).unwrap();
+                let mut out = encoder.push(text.as_bytes()).unwrap().to_vec();
+                out.extend_from_slice(&encoder.finish().unwrap());
+                assert_eq!(
+                    decoded(encoding, &out),
+                    text.as_bytes(),
+                    "{encoding} {level}"
+                );
             }
         }
     }

@@ -290,6 +290,7 @@ fn used(source: &str) -> Vec<Used> {
             ("[headers]" | "a route's headers", "request") => "changes of a request",
             ("[headers]" | "a route's headers", "response") => "changes of a response",
             ("[[route]]", "headers") => "a route's headers",
+            ("[[route]]", "compress") => "a route's compress",
             ("[[route]]", "cors") => "a route's cors",
             ("[[route]]", "auth") => "a route's auth",
             ("[[route]]", "cache") => "a route's cache",
@@ -987,6 +988,56 @@ fn a_bound_on_websockets_that_does_nothing_is_a_fault() {
     }
     let moved = only_fault(&file_with("[timeout]\nidle = \"1h\""));
     assert!(moved.contains("`idle` belongs in [websocket]"), "{moved}");
+}
+
+#[test]
+fn a_route_compresses_as_it_says_and_nothing_by_default() {
+    let read = |more: &str| {
+        Config::read("", &route_with(more))
+            .unwrap()
+            .routes
+            .remove(0)
+    };
+    for off in ["", "compress = false"] {
+        assert_eq!(read(off).compress, None);
+    }
+    let usual = Some(edge::compression::Policy::default());
+    for on in ["compress = true", "compress = {}"] {
+        assert_eq!(read(on).compress, usual);
+    }
+    let keys =
+        "encodings = \"gzip\", min_size = \"2KiB\", types = \"text/event-stream\", level = 9";
+    let own = read(&format!("compress = {{ {keys} }}")).compress.unwrap();
+    assert_eq!(own.encodings, [edge::compression::Encoding::Gzip]);
+    assert_eq!((own.min_size, own.level), (2_048, Some(9)));
+    assert_eq!(own.types[0].to_string(), "text/event-stream");
+}
+
+#[test]
+fn what_cannot_be_compressed_so_is_a_fault() {
+    for (value, said) in [
+        ("\"gzip\"", "expected true or false"),
+        (
+            "{ encodings = [\"deflate\"] }",
+            "expected \"br\", \"zstd\" or \"gzip\"",
+        ),
+        ("{ encodings = [] }", "expected 1 to 3"),
+        ("{ encodings = [\"br\", \"br\"] }", "stands here twice"),
+        ("{ types = [\"text\"] }", "expected a type, as \"text/*\""),
+        ("{ types = [\"*/*\"] }", "expected a type, as \"text/*\""),
+        (
+            "{ types = [\"application/grpc\"] }",
+            "never compressed by edge",
+        ),
+        ("{ types = [] }", "expected 1 to 64"),
+        ("{ level = 0 }", "expected 1 (fast) to 9 (small)"),
+        ("{ level = 10 }", "expected 1 (fast) to 9 (small)"),
+        ("{ min_size = 5 }", "expected"),
+        ("{ minsize = \"1KiB\" }", "did you mean `min_size`?"),
+    ] {
+        let fault = only_fault(&route_with(&format!("compress = {value}")));
+        assert!(fault.contains(said), "{value}: {fault}");
+    }
 }
 
 #[test]

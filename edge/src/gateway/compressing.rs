@@ -3,15 +3,14 @@
 //! What is kept stays as the peer sent it; each client's answer is made on its way out.
 
 use bytes::Bytes;
-use http::{HeaderMap, StatusCode, header};
+use http::{HeaderMap, Method, StatusCode, header};
 use pingora::http::ResponseHeader;
 use pingora::proxy::Session;
 use pingora::{Error, ErrorType, Result};
 
 use super::Held;
-use super::serving::write;
 use crate::compression::{self, Decision, Encoding};
-use crate::encoder::Encoder;
+use crate::encoder::{Encoder, Place};
 
 /// So much is compressed before others get their turn on the same worker.
 const SLICE: usize = 64 << 10;
@@ -25,6 +24,8 @@ struct Stream {
     level: Option<u8>,
     /// Made for the first part, and gone after the last.
     encoder: Option<Encoder>,
+    /// For as long as the encoder may live.
+    place: Option<Place>,
     /// Is something of what was said still in the encoder?
     holds: bool,
     taken: u64,
@@ -56,14 +57,23 @@ impl Held {
         let (request, status) = (session.req_header(), head.status);
         let level = policy.level;
         let decide = |fields: &HeaderMap| {
-            compression::decide(policy, &request.method, &request.headers, status, fields)
+            compression::decide(policy, request.version, &request.headers, status, fields)
         };
         let decision = match whole.filter(|_| status == StatusCode::NOT_MODIFIED) {
             Some(whole) => decide(&with_body_fields(&head.headers, whole)),
             None => decide(&head.headers),
         };
+        let (decision, place) = match decision.encoding() {
+            Some(encoding) if request.method != Method::HEAD => {
+                let place = Place::take(encoding, level);
+                // Without one, the body goes as it is.
+                let decision = place.as_ref().map_or(Decision::AsItIs, |_| decision);
+                (decision, place)
+            }
+            _ => (decision, None),
+        };
         put(head, decision)?;
-        self.outlet = Outlet::new(decision.encoding(), level);
+        self.outlet = Outlet::new(decision.encoding(), level, place);
         Ok(())
     }
 }
@@ -96,12 +106,13 @@ fn put(head: &mut ResponseHeader, decision: Decision) -> Result<()> {
 }
 
 impl Outlet {
-    fn new(encoding: Option<Encoding>, level: Option<u8>) -> Self {
-        let stream = |encoding| {
+    fn new(encoding: Option<Encoding>, level: Option<u8>, place: Option<Place>) -> Self {
+        let stream = move |encoding| {
             Box::new(Stream {
                 encoding,
                 level,
                 encoder: None,
+                place,
                 holds: false,
                 taken: 0,
                 given: 0,
@@ -185,6 +196,13 @@ impl Outlet {
     }
 }
 
+async fn write(session: &mut Session, body: Option<Bytes>, end: bool) -> Result<()> {
+    session
+        .write_response_body(body, end)
+        .await
+        .map_err(Error::into_down)
+}
+
 /// An empty part would be the end of the body.
 async fn say(session: &mut Session, ready: Bytes) -> Result<()> {
     match ready.is_empty() {
@@ -214,6 +232,7 @@ impl Stream {
             Some(encoder) => encoder.finish(),
             None => Ok(Bytes::new()),
         };
+        self.place = None;
         self.give(rest)
     }
 

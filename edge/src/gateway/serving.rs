@@ -2,7 +2,6 @@
 
 use std::time::SystemTime;
 
-use bytes::Bytes;
 use http::{Method, StatusCode, Version, header};
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::proxy::Session;
@@ -252,13 +251,6 @@ async fn begin(
     }
     session
         .write_response_header(head, end)
-        .await
-        .map_err(Error::into_down)
-}
-
-pub(super) async fn write(session: &mut Session, body: Option<Bytes>, end: bool) -> Result<()> {
-    session
-        .write_response_body(body, end)
         .await
         .map_err(Error::into_down)
 }
