@@ -269,6 +269,67 @@ async fn streams_of_http_2_are_compressed_too() {
     }
 }
 
+/// A peer of HTTP/2 that says this text and then these trailers.
+async fn with_trailers() -> std::net::SocketAddr {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            tokio::spawn(async move {
+                let mut connection = h2::server::handshake(stream).await.unwrap();
+                while let Some(Ok((_, mut answer))) = connection.accept().await {
+                    let head = http::Response::builder().header("content-type", "text/plain");
+                    let mut stream = answer.send_response(head.body(()).unwrap(), false).unwrap();
+                    stream.send_data(long().into(), false).unwrap();
+                    let mut trailers = http::HeaderMap::new();
+                    trailers.insert("x-sum", "5".parse().unwrap());
+                    trailers.insert("content-digest", "sha-256=:AA==:".parse().unwrap());
+                    stream.send_trailers(trailers).unwrap();
+                }
+            });
+        }
+    });
+    address
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn trailers_come_after_all_of_the_body() {
+    let peer = with_trailers().await;
+    let tables = format!(
+        "[upstream.u]\npeers = [\"{peer}\"]\nprotocol = \"http2\"\n\
+         [[route]]\npath = \"/*\"\nupstream = \"u\"\ncompress = true\n"
+    );
+    let edge = edge(&tables).await;
+    let client = Http2::connect(edge.address()).await;
+    for encoding in [Some("br"), Some("zstd"), Some("gzip"), None] {
+        let mut request = to("GET", "/");
+        if let Some(encoding) = encoding {
+            let accept = encoding.parse().unwrap();
+            request.headers_mut().insert("accept-encoding", accept);
+        }
+        let (answer, _) = client.begin(request, true).await;
+        let mut stream = soon(answer).await.unwrap().into_body();
+        let mut bytes = Vec::new();
+        while let Some(part) = soon(stream.data()).await {
+            let part = part.unwrap();
+            stream.flow_control().release_capacity(part.len()).unwrap();
+            bytes.extend_from_slice(&part);
+        }
+        let trailers = soon(stream.trailers()).await.unwrap().unwrap();
+        assert_eq!(trailers["x-sum"], "5");
+        // What speaks of the bytes does not pass with others (RFC 9530).
+        assert_eq!(trailers.contains_key("content-digest"), encoding.is_none());
+        let text = match encoding {
+            Some(encoding) => decoded(encoding, &bytes).unwrap(),
+            None => String::from_utf8(bytes).unwrap(),
+        };
+        assert!(text == long(), "{encoding:?}");
+    }
+    // HTTP/1.1 has no trailers here, but all of the body.
+    let answer = one(&edge, "zstd", &[]).await;
+    assert!(answer.complete && body(&answer) == long());
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn events_arrive_at_once() {
     for (cache, encoding) in [
