@@ -77,6 +77,8 @@ pub(crate) struct Held {
     plan: Arc<Plan>,
     /// Where the answer's body goes.
     outlet: Outlet,
+    /// Does it go as it is because too many are being compressed?
+    crowded: bool,
 }
 
 impl Deref for Context {
@@ -300,6 +302,7 @@ impl ProxyHttp for Gateway {
             connection: self.nowhere.clone(),
             plan: self.plan.load_full(),
             outlet: Outlet::default(),
+            crowded: false,
         }))
     }
 
@@ -373,6 +376,9 @@ impl ProxyHttp for Gateway {
             bytes_in,
             bytes_out,
         );
+        if context.crowded {
+            self.metrics.compression_skipped.inc();
+        }
         if let Some(done) = context.outlet.compressed() {
             self.metrics
                 .compressed(done.encoding, done.taken, done.given);

@@ -57,6 +57,8 @@ pub struct Metrics {
     connections_refused: IntCounterVec,
     /// Places taken in the table of clients.
     pub limit_clients: IntGauge,
+    /// Answers that were to be compressed and found no room.
+    pub compression_skipped: IntCounter,
     /// For each encoding, bytes before and after.
     compressed: Vec<[IntCounter; 2]>,
     /// Bytes in the cache's store.
@@ -183,6 +185,10 @@ impl Metrics {
         });
         Ok(Self {
             compressed: compressed.into(),
+            compression_skipped: make.counter(
+                "edge_compression_skipped_total",
+                "Answers that went as they are because too many were being compressed",
+            )?,
             none: families.of("none", false),
             families,
             reloads_applied: reloads.with_label_values(&["applied"]),

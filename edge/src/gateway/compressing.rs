@@ -63,16 +63,13 @@ impl Held {
             Some(whole) => decide(&with_body_fields(&head.headers, whole)),
             None => decide(&head.headers),
         };
-        let (decision, place) = match decision.encoding() {
-            Some(encoding) if request.method != Method::HEAD => {
-                let place = Place::take(encoding, level);
-                // Without one, the body goes as it is.
-                let decision = place.as_ref().map_or(Decision::AsItIs, |_| decision);
-                (decision, place)
-            }
-            _ => (decision, None),
-        };
+        let wanted = decision.encoding();
+        let wanted = wanted.filter(|_| request.method != Method::HEAD);
+        let place = wanted.and_then(|encoding| Place::take(encoding, level));
+        let crowded = wanted.is_some() && place.is_none();
+        let decision = if crowded { Decision::AsItIs } else { decision };
         put(head, decision)?;
+        self.crowded = crowded;
         self.outlet = Outlet::new(decision.encoding(), level, place);
         Ok(())
     }
