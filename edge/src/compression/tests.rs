@@ -1,3 +1,5 @@
+//! What is compressed, for whom, and what its head then says.
+
 use super::*;
 use proptest::prelude::*;
 
