@@ -1,6 +1,6 @@
 //! How an answer that is kept, or arrives for the cache, goes out to one client.
 
-use std::time::SystemTime;
+use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
 use http::{Method, StatusCode, Version, header};
@@ -240,7 +240,32 @@ async fn begin(
         .map_err(Error::into_down)
 }
 
+/// The clock of a write over HTTP/2 is for the whole of it: what is large is written in pieces, so that
+/// it is for each of them. A client that is quick gets larger ones.
+const PIECE: usize = 4 << 10;
+const LARGEST: usize = 16 << 10;
+const QUICK: Duration = Duration::from_secs(1);
+
 pub(super) async fn write(session: &mut Session, body: Option<Bytes>, end: bool) -> Result<()> {
+    let Some(mut rest) = body else {
+        return write_piece(session, None, end).await;
+    };
+    if !session.is_http2() {
+        return write_piece(session, Some(rest), end).await;
+    }
+    let mut piece = PIECE;
+    while rest.len() > piece {
+        let began = Instant::now();
+        write_piece(session, Some(rest.split_to(piece)), false).await?;
+        piece = match began.elapsed() < QUICK {
+            true => (2 * piece).min(LARGEST),
+            false => PIECE,
+        };
+    }
+    write_piece(session, Some(rest), end).await
+}
+
+async fn write_piece(session: &mut Session, body: Option<Bytes>, end: bool) -> Result<()> {
     session
         .write_response_body(body, end)
         .await
