@@ -211,7 +211,7 @@ async fn answer(mut stream: TcpStream) -> Option<()> {
 }
 
 /// A head, and how much of what follows it came along.
-async fn read_head(stream: &mut TcpStream) -> Option<(String, u64)> {
+pub(crate) async fn read_head(stream: &mut TcpStream) -> Option<(String, u64)> {
     const LONGEST: usize = 64 << 10;
     let mut bytes = Vec::new();
     loop {

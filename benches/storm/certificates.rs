@@ -47,13 +47,13 @@ const NAME: &str = "edge.test";
 const SEEN_WITHIN: Duration = Duration::from_millis(6_500);
 
 /// Who signs, and where the files are.
-struct Authority {
+pub(crate) struct Authority {
     issuer: CertifiedIssuer<'static, KeyPair>,
-    folder: PathBuf,
+    pub(crate) folder: PathBuf,
 }
 
 /// When each certificate was put in place, and when it was first seen.
-type Times = Arc<Mutex<HashMap<Vec<u8>, (Instant, Option<Instant>)>>>;
+pub(crate) type Times = Arc<Mutex<HashMap<Vec<u8>, (Instant, Option<Instant>)>>>;
 
 #[derive(Default)]
 struct Met {
@@ -137,7 +137,7 @@ impl Certificates {
 }
 
 impl Authority {
-    fn new() -> Result<Self, Failure> {
+    pub(crate) fn new() -> Result<Self, Failure> {
         let folder = std::env::temp_dir().join(format!("storm-{}", std::process::id()));
         fs::create_dir_all(&folder).map_err(|error| format!("folder: {}", error.kind()))?;
         let wrong = |error: rcgen::Error| format!("authority: {error}");
@@ -149,7 +149,7 @@ impl Authority {
     }
 
     /// Puts a new certificate and its key in place, one file after the other.
-    fn replace(&self, times: &Times) -> Result<(), Failure> {
+    pub(crate) fn replace(&self, times: &Times) -> Result<(), Failure> {
         let wrong = |error: rcgen::Error| format!("certificate: {error}");
         let params = CertificateParams::new(vec![NAME.to_owned()]).map_err(wrong)?;
         let key = KeyPair::generate().map_err(wrong)?;

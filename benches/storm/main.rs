@@ -23,6 +23,7 @@ mod peer;
 mod process;
 mod report;
 mod signals;
+mod slow;
 mod sockets;
 mod talk;
 mod tally;
@@ -79,6 +80,8 @@ enum Load {
     Events(events::Events),
     /// Connects through TLS while the certificates change: does every handshake succeed?
     Certificates(certificates::Certificates),
+    /// Sends and reads slowly, in every way: is each cut in time, and nobody else harmed?
+    Slow(slow::Slow),
     /// A peer, as the other loads start it.
     #[command(hide = true)]
     Peer(peer::Peer),
@@ -102,6 +105,7 @@ async fn main() -> ExitCode {
         Load::Bodies(load) => load.run().await,
         Load::Events(load) => load.run().await,
         Load::Certificates(load) => load.run().await,
+        Load::Slow(load) => load.run().await,
         Load::Peer(peer) => peer.run().await,
     };
     match report.write(storm.json) {

@@ -44,6 +44,12 @@ impl Process {
         line.trim().strip_suffix(" kB")?.parse().ok()
     }
 
+    /// How many files it has open; `None` where that cannot be told.
+    pub(crate) fn files(self) -> Option<u64> {
+        let files = std::fs::read_dir(format!("/proc/{}/fd", self.0.as_raw_pid())).ok()?;
+        u64::try_from(files.count()).ok()
+    }
+
     /// The CPU time it has taken since its start; `None` where that cannot be told.
     pub(crate) fn cpu(self) -> Option<Duration> {
         let stat = self.read("stat")?;

@@ -6,6 +6,7 @@
 
 mod ahead;
 mod date;
+mod frames;
 mod guarded;
 
 use std::fmt;
@@ -42,7 +43,7 @@ pub(crate) struct Connection {
     phase: AtomicU8,
     cut: AtomicBool,
     /// Has the client taken nothing for too long?
-    pub(crate) stalled: AtomicBool,
+    pub(crate) stalled: Arc<AtomicBool>,
     /// The date of the answer that is to be written next, and whether there is one.
     date: Mutex<Option<Date>>,
     dated: AtomicBool,
@@ -77,6 +78,16 @@ impl Connection {
         Arc::new(Self {
             secure,
             certificate,
+            ..Self::default()
+        })
+    }
+
+    /// What a stream of HTTP/2 on this connection is served with.
+    pub(crate) fn stream(&self) -> Arc<Self> {
+        Arc::new(Self {
+            secure: self.secure,
+            certificate: self.certificate.clone(),
+            stalled: self.stalled.clone(),
             ..Self::default()
         })
     }

@@ -16,6 +16,12 @@ use parking_lot::Mutex;
 /// A client has so long to read an answer of edge's own.
 const OWN_ANSWER: Duration = Duration::from_secs(10);
 
+/// A client that was silent for so long while it was waited for has not yet sent its body too
+/// slowly, whatever rate it must keep.
+const GRACE: Duration = Duration::from_secs(5);
+/// What comes fast buys no more silence than this.
+const AHEAD: Duration = Duration::from_secs(60);
+
 /// The clocks that run for the request that a connection is serving.
 #[derive(Debug, Default)]
 pub(crate) struct Deadline(Mutex<State>);
@@ -24,11 +30,73 @@ pub(crate) struct Deadline(Mutex<State>);
 struct State {
     /// By when the request's body must have arrived; `None`: it has, or may take for ever.
     body_by: Option<Instant>,
+    /// How slowly the body may arrive; `None`: it has arrived, or as slowly as the client likes.
+    pace: Option<Pace>,
     /// By when the answer must be complete.
     answer_by: Option<Instant>,
     /// The head of the answer is on its way.
     head_sent: bool,
     expired: Option<Expired>,
+}
+
+/// How much silence a body's bytes have bought: a clock that runs only while the client is waited
+/// for, and not while a peer takes its time.
+#[derive(Debug)]
+struct Pace {
+    /// Bytes in a second.
+    least: u64,
+    /// What is left, without what has passed since it was last waited for.
+    left: Duration,
+    since: Option<Instant>,
+}
+
+impl Pace {
+    fn new(least: u64) -> Self {
+        Self {
+            least,
+            left: GRACE,
+            since: None,
+        }
+    }
+
+    /// When it runs out, if nothing comes.
+    fn by(&self) -> Option<Instant> {
+        self.since.map(|since| since + self.left)
+    }
+
+    fn wait(&mut self, now: Instant) {
+        self.since = Some(now);
+    }
+
+    fn pause(&mut self, now: Instant) {
+        if let Some(since) = self.since.take() {
+            let waited = now.saturating_duration_since(since);
+            self.left = self.left.saturating_sub(waited);
+        }
+    }
+
+    fn came(&mut self, bytes: usize) {
+        let bytes = u64::try_from(bytes).unwrap_or(u64::MAX);
+        let millis = bytes.saturating_mul(1_000) / self.least.max(1);
+        let bought = Duration::from_millis(millis);
+        self.left = self.left.saturating_add(bought).min(AHEAD);
+    }
+}
+
+/// A client's body is waited for, until this is dropped.
+#[derive(Debug)]
+pub(crate) struct Awaiting<'a>(&'a Deadline);
+
+impl Drop for Awaiting<'_> {
+    fn drop(&mut self) {
+        if let Some(pace) = &mut self.0.0.lock().pace {
+            pace.pause(now());
+        }
+    }
+}
+
+fn now() -> Instant {
+    tokio::time::Instant::now().into_std()
 }
 
 /// Which clock ran out.
@@ -67,13 +135,34 @@ impl Deadline {
         let mut state = self.0.lock();
         state.answer_by = answer.map(|time| began + time);
         state.body_by = body.map(|time| began + time);
+        state.pace = None;
+    }
+
+    /// The body must arrive at this mean rate at least, in bytes a second.
+    pub(crate) fn keep_pace(&self, least: Option<u64>) {
+        self.0.lock().pace = least.map(Pace::new);
+    }
+
+    /// It is the client's turn to send more of its body.
+    pub(crate) fn await_body(&self) -> Awaiting<'_> {
+        if let Some(pace) = &mut self.0.lock().pace {
+            pace.wait(now());
+        }
+        Awaiting(self)
+    }
+
+    /// So many bytes of the body came.
+    pub(crate) fn body_came(&self, bytes: usize) {
+        if let Some(pace) = &mut self.0.lock().pace {
+            pace.came(bytes);
+        }
     }
 
     /// edge answers by itself from now on: whoever does not read that is cut.
     pub(crate) fn answer_now(&self) {
         let mut state = self.0.lock();
         state.answer_by = Some(Instant::now() + OWN_ANSWER);
-        state.body_by = None;
+        (state.body_by, state.pace) = (None, None);
         state.head_sent = true;
     }
 
@@ -90,7 +179,8 @@ impl Deadline {
 
     /// The whole body of the request has arrived.
     pub(crate) fn body_arrived(&self) {
-        self.0.lock().body_by = None;
+        let mut state = self.0.lock();
+        (state.body_by, state.pace) = (None, None);
     }
 
     /// Ready once a clock has run out. Only for a future that is served inside [`Self::keep`],
@@ -115,20 +205,24 @@ impl Deadline {
 
     fn next(&self) -> Option<Instant> {
         let state = self.0.lock();
-        state.body_by.into_iter().chain(state.answer_by).min()
+        let pace_by = state.pace.as_ref().and_then(Pace::by);
+        let body_by = state.body_by.into_iter().chain(pace_by);
+        body_by.chain(state.answer_by).min()
     }
 
     /// A clock has run out; tells whether the client must be cut.
     fn expire(&self) -> bool {
         let mut state = self.0.lock();
-        let body_is_late = state.body_by.is_some_and(|by| by <= Instant::now());
+        let pace_by = state.pace.as_ref().and_then(Pace::by);
+        let mut body_by = state.body_by.into_iter().chain(pace_by);
+        let body_is_late = body_by.any(|by| by <= now());
         let which = if body_is_late {
             Expired::Body
         } else {
             Expired::Answer
         };
         state.expired.get_or_insert(which);
-        (state.body_by, state.answer_by) = (None, None);
+        (state.body_by, state.pace, state.answer_by) = (None, None, None);
         state.head_sent
     }
 }
@@ -151,10 +245,6 @@ mod tests {
         };
         deadline.keep(|| cut.set(true), serving).await;
         cut.get()
-    }
-
-    fn now() -> Instant {
-        tokio::time::Instant::now().into_std()
     }
 
     #[tokio::test(start_paused = true)]
@@ -193,6 +283,41 @@ mod tests {
         })
         .await;
         assert_eq!(deadline.expired(), Some(Expired::Body));
+    }
+
+    /// A body in parts of so many bytes, each after so many seconds, at 100 bytes a second.
+    async fn paced(parts: &[(u64, usize)]) -> Option<Expired> {
+        let deadline = Deadline::default();
+        let serving = async {
+            deadline.start(now(), None, None);
+            deadline.keep_pace(Some(100));
+            for (silence, bytes) in parts {
+                let awaiting = deadline.await_body();
+                tokio::time::sleep(seconds(*silence)).await;
+                drop(awaiting);
+                deadline.body_came(*bytes);
+                // The peer takes its time: that is nobody's fault here.
+                tokio::time::sleep(seconds(100)).await;
+            }
+            deadline.body_arrived();
+            tokio::time::sleep(seconds(100)).await;
+        };
+        deadline.keep(|| {}, serving).await;
+        deadline.expired()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_body_that_keeps_the_rate_may_pause_and_one_that_drips_may_not() {
+        assert_eq!(paced(&[(4, 1), (1, 1), (4, 1)]).await, Some(Expired::Body));
+        assert_eq!(paced(&[(6, 1_000)]).await, Some(Expired::Body), "the grace");
+        assert_eq!(paced(&[(4, 100), (1, 100), (1, 0)]).await, None);
+        assert_eq!(paced(&[(0, 2_000), (24, 1)]).await, None, "the mean counts");
+        let ahead = [(0, 1 << 30), (61, 1)];
+        assert_eq!(
+            paced(&ahead).await,
+            Some(Expired::Body),
+            "but a minute at most"
+        );
     }
 
     #[tokio::test(start_paused = true)]

@@ -1,19 +1,17 @@
 //! A client's connection from its first byte to its last: who it is (PROXY protocol), TLS, and the
 //! protocol that it speaks; then it is Pingora's, and if it became a WebSocket, the tunnel's.
 
-use std::collections::HashMap;
+mod accept;
+mod open;
+
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
-use async_trait::async_trait;
-use foldhash::quality::RandomState;
-use parking_lot::Mutex;
 use pingora::apps::{HttpServerApp, ServerApp};
-use pingora::protocols::{GetSocketDigest, Stream};
+use pingora::protocols::l4::stream::Stream as L4Stream;
+use pingora::protocols::{GetSocketDigest, SocketDigest, Stream};
 use pingora::proxy::HttpProxy;
 use pingora::server::ShutdownWatch;
-use prometheus::IntGauge;
 use tokio::io::AsyncReadExt;
 use tokio::time::{Instant, timeout_at};
 
@@ -27,6 +25,8 @@ use crate::proxy_protocol::{self, Read};
 use crate::refusal::Refusal;
 use crate::tls::{Failure, Terminator};
 use crate::tunnel;
+use open::Entered;
+pub(crate) use open::Open;
 
 /// Takes connections in and keeps count of them.
 #[derive(Clone)]
@@ -37,78 +37,6 @@ pub(crate) struct Door {
     metrics: Arc<Metrics>,
     /// Behind it all is TLS; `None`: in the clear.
     tls: Option<Arc<Terminator>>,
-}
-
-/// How many connections are open; edge ends when none is.
-#[derive(Debug)]
-pub(crate) struct Open {
-    count: AtomicUsize,
-    gauge: IntGauge,
-    /// How many each client has: never more entries than connections.
-    clients: Mutex<HashMap<u128, usize, RandomState>>,
-}
-
-impl Open {
-    pub(crate) fn new(gauge: IntGauge) -> Arc<Self> {
-        Arc::new(Self {
-            count: AtomicUsize::new(0),
-            gauge,
-            clients: Mutex::default(),
-        })
-    }
-
-    pub(crate) fn count(&self) -> usize {
-        self.count.load(Ordering::Relaxed)
-    }
-
-    /// Counts one more until the guard is dropped; `None` if there are `most` already.
-    fn enter(self: &Arc<Self>, most: usize) -> Option<Entered> {
-        let one_more = |count| (count < most).then_some(count + 1);
-        self.count
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more)
-            .ok()?;
-        self.gauge.inc();
-        Some(Entered {
-            open: self.clone(),
-            client: None,
-        })
-    }
-}
-
-/// One connection, and whose it is once that is known.
-struct Entered {
-    open: Arc<Open>,
-    client: Option<u128>,
-}
-
-impl Entered {
-    /// It is this client's; `false` if that has `most` open already.
-    fn belongs(&mut self, client: u128, most: usize) -> bool {
-        let mut clients = self.open.clients.lock();
-        let open = clients.entry(client).or_default();
-        if *open >= most {
-            return false;
-        }
-        *open += 1;
-        self.client = Some(client);
-        true
-    }
-}
-
-impl Drop for Entered {
-    fn drop(&mut self) {
-        if let Some(client) = self.client {
-            let mut clients = self.open.clients.lock();
-            if let Some(open) = clients.get_mut(&client) {
-                *open -= 1;
-                if *open == 0 {
-                    clients.remove(&client);
-                }
-            }
-        }
-        self.open.gauge.dec();
-        self.open.count.fetch_sub(1, Ordering::Relaxed);
-    }
 }
 
 impl Door {
@@ -217,6 +145,13 @@ impl Door {
         let_in
     }
 
+    fn count_refused(&self, connection: &Connection, client: Option<&SocketDigest>) {
+        if let Some(refusal) = connection.take_refused() {
+            let client = client.and_then(|client| client.peer_addr().map(ToString::to_string));
+            self.count_malformed(&refusal, client.as_deref());
+        }
+    }
+
     fn count_malformed(&self, refusal: &Refusal, client: Option<&str>) {
         self.metrics.count_malformed(refusal);
         tracing::info!(reason = refusal.reason(), client, "request_malformed");
@@ -233,10 +168,7 @@ impl Door {
         let client = guarded.get_socket_digest();
         let serving = ServerApp::process_new(&self.proxy, Box::new(guarded), shutdown);
         connection.deadline.keep(|| connection.cut(), serving).await;
-        if let Some(refusal) = connection.take_refused() {
-            let client = client.and_then(|client| client.peer_addr().map(ToString::to_string));
-            self.count_malformed(&refusal, client.as_deref());
-        }
+        self.count_refused(connection, client.as_deref());
         if let Some((client, tunnel)) = connection.take_over() {
             // A task of its own: Pingora's holds room for the work on a request for as long as
             // it lives, and a WebSocket may live for days.
@@ -245,6 +177,65 @@ impl Door {
                 drop(entered);
             });
         }
+    }
+
+    /// Serves what has connected to its end.
+    async fn serve_connection(
+        &self,
+        stream: L4Stream,
+        mut entered: Entered,
+        shutdown: &ShutdownWatch,
+    ) {
+        let stream: Stream = Box::new(stream);
+        let plan = self.plan.load_full();
+        let server = &plan.config.server;
+        let times = Times {
+            head: plan.config.timeout.head,
+            keepalive: plan.config.timeout.keepalive,
+            write: plan.config.timeout.write,
+        };
+        let (http2, streams) = (server.http2, server.streams);
+        let by = Instant::now() + times.head;
+        let secure = self.tls.is_some();
+        let mut ending = shutdown.clone();
+        // Boxed: a connection that lives for long does not carry how it began.
+        let entering = Box::pin(async move {
+            let entry = self.enter(stream, &plan, by, &mut entered).await?;
+            drop(plan);
+            let (stream, agreed) = (entry.stream, entry.http2);
+            let connection = Connection::new(secure, entry.certificate);
+            let mut guarded = Guarded::new(stream, connection.clone(), times, by);
+            if agreed {
+                guarded.speak_http2();
+            }
+            let speaks_http2 = agreed || (http2 && !secure && guarded.begins_http2().await);
+            Some((guarded, connection, speaks_http2, entered))
+        });
+        // edge ends: whoever has not begun is let go.
+        let entering = tokio::select! {
+            biased;
+            entering = entering => entering,
+            _ = ending.changed() => None,
+        };
+        let Some((guarded, connection, speaks_http2, entered)) = entering else {
+            return;
+        };
+        if speaks_http2 {
+            let (proxy, metrics) = (self.proxy.clone(), self.metrics.clone());
+            let http2 = Http2::new(proxy, metrics, connection.clone(), streams);
+            let client = guarded.get_socket_digest();
+            // Boxed: what speaks HTTP/1.1 does not carry it.
+            Box::pin(http2.serve(guarded, times, by, shutdown)).await;
+            self.count_refused(&connection, client.as_deref());
+            drop(entered);
+        } else {
+            self.serve(guarded, &connection, entered, shutdown).await;
+        }
+    }
+
+    /// The listener is closed: connections on which nothing is open are let go.
+    async fn cleanup(&self) {
+        self.proxy.http_cleanup().await;
     }
 }
 
@@ -277,65 +268,4 @@ fn client(stream: &Stream) -> Option<String> {
         .get_socket_digest()?
         .peer_addr()
         .map(ToString::to_string)
-}
-
-#[async_trait]
-impl ServerApp for Door {
-    async fn process_new(
-        self: &Arc<Self>,
-        stream: Stream,
-        shutdown: &ShutdownWatch,
-    ) -> Option<Stream> {
-        let plan = self.plan.load_full();
-        let server = &plan.config.server;
-        let Some(mut entered) = self.open.enter(server.connections) else {
-            self.metrics.connection_refused("connections");
-            return None;
-        };
-        let times = Times {
-            head: plan.config.timeout.head,
-            keepalive: plan.config.timeout.keepalive,
-            write: plan.config.timeout.write,
-        };
-        let (http2, streams) = (server.http2, server.streams);
-        let by = Instant::now() + times.head;
-        let secure = self.tls.is_some();
-        let mut ending = shutdown.clone();
-        // Boxed: a connection that lives for long does not carry how it began.
-        let entering = Box::pin(async move {
-            let entry = self.enter(stream, &plan, by, &mut entered).await?;
-            drop(plan);
-            let (stream, agreed) = (entry.stream, entry.http2);
-            let connection = Connection::new(secure, entry.certificate);
-            let mut guarded = Guarded::new(stream, connection.clone(), times, by);
-            if agreed {
-                guarded.speak_http2();
-            }
-            let speaks_http2 = agreed || (http2 && !secure && guarded.begins_http2().await);
-            Some((guarded, connection, speaks_http2, entered))
-        });
-        // edge ends: whoever has not begun is let go.
-        let entering = tokio::select! {
-            biased;
-            entering = entering => entering,
-            _ = ending.changed() => None,
-        };
-        let (guarded, connection, speaks_http2, entered) = entering?;
-        if speaks_http2 {
-            let (proxy, metrics) = (self.proxy.clone(), self.metrics.clone());
-            let certificate = connection.certificate.clone();
-            let http2 = Http2::new(proxy, metrics, (secure, certificate), streams);
-            // Boxed: what speaks HTTP/1.1 does not carry it.
-            Box::pin(http2.serve(guarded, times, by, shutdown)).await;
-            drop(entered);
-        } else {
-            self.serve(guarded, &connection, entered, shutdown).await;
-        }
-        None
-    }
-
-    /// The listener is closed: connections on which nothing is open are let go.
-    async fn cleanup(&self) {
-        self.proxy.http_cleanup().await;
-    }
 }

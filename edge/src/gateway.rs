@@ -114,7 +114,9 @@ impl Held {
     async fn refuse(&mut self, session: &mut Session, refusal: Refusal) -> Result<()> {
         self.deadline().answer_now();
         if session.is_http2() {
-            session.set_write_timeout(self.deadline().left());
+            let left = self.deadline().left();
+            let write = self.plan.config.timeout.write;
+            session.set_write_timeout(left.into_iter().chain(write).min());
         }
         self.connection.keep_date(None);
         respond::refuse(session, refusal, &mut self.exchange).await
@@ -166,6 +168,8 @@ impl Gateway {
             let call = grpc::timeout(headers).filter(|_| grpc::is_grpc(headers));
             let response = rule.timeout.response.into_iter().chain(call).min();
             context.deadline().start(exchange.began, response, body);
+            let pace = rule.timeout.body_rate.filter(|_| !exchange.body_arrived);
+            context.deadline().keep_pace(pace);
             // Of a stream of HTTP/2; what a connection takes, the connection sees itself.
             let write = context.plan.config.timeout.write;
             let write = write.filter(|_| session.is_http2());

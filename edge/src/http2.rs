@@ -19,7 +19,6 @@ use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::connection::{Connection, Guarded, Times};
 use crate::gateway::Gateway;
-use crate::identity::Certificate;
 use crate::metrics::Metrics;
 use crate::refusal::Refusal;
 
@@ -39,9 +38,8 @@ const WRITE: Duration = Duration::from_secs(10);
 pub(crate) struct Http2 {
     proxy: Arc<HttpProxy<Gateway>>,
     metrics: Arc<Metrics>,
-    /// Does the client come through TLS, and which certificate has it shown?
-    secure: bool,
-    certificate: Option<Arc<Certificate>>,
+    /// The connection that its streams share.
+    whole: Arc<Connection>,
     /// Streams that may be open at once.
     most: u32,
     streams: Streams,
@@ -51,14 +49,13 @@ impl Http2 {
     pub(crate) fn new(
         proxy: Arc<HttpProxy<Gateway>>,
         metrics: Arc<Metrics>,
-        (secure, certificate): (bool, Option<Arc<Certificate>>),
+        whole: Arc<Connection>,
         most: u32,
     ) -> Arc<Self> {
         Arc::new(Self {
             proxy,
             metrics,
-            secure,
-            certificate,
+            whole,
             most,
             streams: Streams::default(),
         })
@@ -110,7 +107,7 @@ impl Http2 {
 
     /// One request.
     async fn serve_stream(&self, session: ServerSession, shutdown: &ShutdownWatch) {
-        let connection = Connection::new(self.secure, self.certificate.clone());
+        let connection = self.whole.stream();
         let cut = Notify::new();
         let serving = connection.serving(self.proxy.process_new_http(session, shutdown));
         let serving = connection.deadline.keep(|| cut.notify_one(), serving);

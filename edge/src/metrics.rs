@@ -55,6 +55,8 @@ pub struct Metrics {
     /// Connections from clients open now.
     pub connections: IntGauge,
     connections_refused: IntCounterVec,
+    connections_full: IntCounter,
+    accepts_failed: IntCounter,
     /// Places taken in the table of clients.
     pub limit_clients: IntGauge,
     /// Answers that were to be compressed and found no room.
@@ -169,12 +171,10 @@ impl Metrics {
         )?;
         let refused_connections = make.counters(
             "edge_connections_refused_total",
-            "Connections closed at once because too many were open",
+            "Connections closed at once because their client had too many open",
             &["reason"],
         )?;
-        for reason in ["connections", Refusal::ConnectionClientLimit.reason()] {
-            refused_connections.with_label_values(&[reason]);
-        }
+        refused_connections.with_label_values(&[Refusal::ConnectionClientLimit.reason()]);
         let compressed = make.counters(
             "edge_compressed_bytes_total",
             "Bytes of answers that edge compressed, before (in) and after (out)",
@@ -235,6 +235,14 @@ impl Metrics {
             )?,
             connections: make.gauge("edge_connections", "Clients' connections open now")?,
             connections_refused: refused_connections,
+            connections_full: make.counter(
+                "edge_connections_full_total",
+                "Times that nobody more was taken in because as many were open as may be",
+            )?,
+            accepts_failed: make.counter(
+                "edge_accepts_failed_total",
+                "Times that the system had no room for one more connection",
+            )?,
             limit_clients: make.gauge("edge_limit_clients", "Clients that have a bucket now")?,
             cache_bytes: make.gauge(
                 "edge_cache_bytes",
@@ -382,7 +390,17 @@ impl Metrics {
         }
     }
 
-    /// A connection was closed at once: too many were open, of all clients or of this one.
+    /// As many connections are open as may be: nobody more is taken in.
+    pub fn connections_full(&self) {
+        self.connections_full.inc();
+    }
+
+    /// The system had no room for one more connection.
+    pub fn accept_failed(&self) {
+        self.accepts_failed.inc();
+    }
+
+    /// A connection was closed at once: its client has too many open.
     pub fn connection_refused(&self, reason: &str) {
         self.connections_refused.with_label_values(&[reason]).inc();
     }

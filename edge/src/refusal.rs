@@ -48,6 +48,9 @@ pub enum Refusal {
     ConnectionClientLimit,
     /// The client takes, or sends, less than it must. Nobody reads this answer.
     ClientStalled,
+    /// The client says too much beside its requests over HTTP/2 (RFC 9113 10.5). Nobody reads this
+    /// answer.
+    ClientFloods,
     /// So many proofs of this address were bad that no more are looked at for a while.
     AuthFailures {
         /// When one more proof is looked at.
@@ -173,6 +176,7 @@ impl Refusal {
             Self::AddressNotAllowed,
             Self::PreflightRefused,
             Self::ConnectionClientLimit,
+            Self::ClientFloods,
             Self::ClientStalled,
             Self::AuthFailures { retry_after },
             Self::CredentialsMissing,
@@ -324,6 +328,12 @@ impl Refusal {
                 "client_stalled",
                 "the client takes or sends too little",
                 "http_request_error",
+            ),
+            Self::ClientFloods => (
+                429,
+                "client_floods",
+                "the client says too much beside its requests",
+                "http_request_denied",
             ),
             Self::AuthFailures { .. } => (
                 429,

@@ -10,7 +10,6 @@ use std::time::{Duration, Instant};
 use pingora::apps::http_app::HttpServer;
 use pingora::connectors::http::Connector;
 use pingora::connectors::{ConnectorOptions, TransportConnector};
-use pingora::listeners::{L4BufferSettings, ListenerConfig};
 use pingora::proxy::http_proxy;
 use pingora::server::configuration::ServerConf;
 use pingora::server::{Fds, ListenFds};
@@ -110,10 +109,10 @@ impl Edge {
         let mut tasks = Vec::new();
         if let (Some(listener), Some(tls)) = (secure, &tls) {
             let door = door.secure(tls.clone());
-            tasks.push(listen("tls", listener, door, stop.subscribe())?);
+            tasks.push(listen(listener, door, stop.subscribe())?);
             tasks.push(tokio::spawn(follow_for_ever(tls.clone(), plan.clone())));
         }
-        tasks.push(listen("traffic", traffic, door, stop.subscribe())?);
+        tasks.push(listen(traffic, door, stop.subscribe())?);
 
         let probe = Admin {
             life: life.clone(),
@@ -257,17 +256,12 @@ async fn follow(tls: &Arc<Terminator>, plan: &Arc<InForce>) {
 
 /// Serves clients.
 fn listen(
-    name: &str,
     listener: TcpListener,
     door: Door,
     stop: watch::Receiver<bool>,
 ) -> io::Result<JoinHandle<()>> {
-    let address = listener.local_addr()?;
-    let mut service = Service::new(name.to_owned(), door);
-    // Pingora's parser has a buffer of its own; one below it would be held by every connection.
-    let buffers = L4BufferSettings::default().read(0);
-    service.add_listener(ListenerConfig::tcp(address.to_string()).l4_buffer(buffers));
-    Ok(run(service, listener, address, stop))
+    let listener = tokio::net::TcpListener::from_std(listener)?;
+    Ok(tokio::spawn(Arc::new(door).accept(listener, stop)))
 }
 
 fn run<A>(

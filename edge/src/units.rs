@@ -72,6 +72,13 @@ pub fn size(text: &str) -> Result<u64, String> {
     }
 }
 
+/// Reads `"256B/s"` or `"1KiB/s"` into bytes a second. Zero is refused.
+pub fn byte_rate(text: &str) -> Result<u64, String> {
+    let right = "a rate of bytes, such as \"256B/s\" or \"1KiB/s\"";
+    let rate = text.strip_suffix("/s").and_then(|rate| size(rate).ok());
+    rate.ok_or_else(|| format!("expected {right}"))
+}
+
 /// Reads `"1%"` to `"100%"`, in whole numbers.
 pub fn percentage(text: &str) -> Result<u8, String> {
     let right = "a percentage, as \"10%\"";
@@ -131,6 +138,7 @@ mod tests {
             })
         );
         assert_eq!(size("64MiB"), Ok(64 << 20));
+        assert_eq!(byte_rate("1KiB/s"), Ok(1_024));
         assert_eq!(percentage("1%"), Ok(1));
         assert_eq!(percentage("100%"), Ok(100));
     }
@@ -167,6 +175,12 @@ mod tests {
         }
         for text in ["64", "64MB", "0KiB", "MiB", "99999999999GiB", "64 MiB"] {
             assert!(size(text).unwrap_err().contains("\"64MiB\""), "{text}");
+        }
+        for text in ["256", "256B", "256B/m", "0B/s", "256/s", "KiB/s"] {
+            assert!(
+                byte_rate(text).unwrap_err().contains("\"256B/s\""),
+                "{text}"
+            );
         }
         for text in [
             "10", "%", "0%", "101%", "10 %", "-1%", "1.5%", "300%", "10%%",

@@ -564,6 +564,8 @@ fn a_wrong_unit_says_what_would_be_right() {
         ("[timeout]\nresponse = \"3sec\"", "\"3s\""),
         ("[timeout]\nresponse = \"0s\"", "zero is no time"),
         ("[timeout]\nconnect = \"off\"", "\"3s\""),
+        ("[timeout]\nbody_rate = \"256B\"", "\"256B/s\""),
+        ("[timeout]\nbody_rate = \"10/s\"", "\"256B/s\""),
         ("[limit]\nglobal = \"10rps\"", "\"10/s\""),
         ("[limit]\nglobal = \"0/s\"", "\"off\""),
         ("[cache]\nmemory = \"64MB\"", "\"64MiB\""),
@@ -823,6 +825,30 @@ fn a_line_that_fills_a_screen_can_still_be_shown() {
 }
 
 // What a route takes from the file.
+
+#[test]
+fn a_body_has_a_rate_unless_it_may_take_for_ever_or_the_file_says_so() {
+    let rate = |file: &str, route: &str| {
+        let source = format!("[timeout]\n{file}\n{}", route_with(route));
+        let mut config = read(&source).unwrap_or_else(|faults| panic!("{faults}"));
+        config.routes.remove(0).timeout.body_rate
+    };
+    let off = "timeout = { body = \"off\" }";
+    assert_eq!(rate("", ""), Some(256));
+    assert_eq!(rate("", off), None, "a stream may be silent");
+    assert_eq!(rate("body = \"off\"", ""), None);
+    assert_eq!(rate("body_rate = \"off\"", ""), None);
+    assert_eq!(
+        rate("body = \"off\"\nbody_rate = \"1KiB/s\"", ""),
+        Some(1_024)
+    );
+    let both = "timeout = { body = \"off\", body_rate = \"2B/s\" }";
+    assert_eq!(rate("", both), Some(2));
+    assert_eq!(
+        rate("body_rate = \"1KiB/s\"", "timeout = \"5s\""),
+        Some(1_024)
+    );
+}
 
 #[test]
 fn a_route_takes_from_the_file_what_it_does_not_set() {

@@ -34,6 +34,8 @@ mod dns;
 mod ending;
 #[path = "gateway/failures.rs"]
 mod failures;
+#[path = "gateway/floods.rs"]
+mod floods;
 #[path = "gateway/forwarding.rs"]
 mod forwarding;
 #[path = "gateway/frames.rs"]

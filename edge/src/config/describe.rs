@@ -118,9 +118,11 @@ impl Config {
         let timeout = &route.timeout;
         let (connect, attempt) = (time(Some(timeout.connect)), time(timeout.attempt));
         let (response, body) = (time(timeout.response), time(timeout.body));
+        let pace = timeout.body_rate.map(|rate| format!(" at {rate}B/s"));
+        let pace = pace.unwrap_or_default();
         writeln!(
             f,
-            "  timeout    connect {connect}, try {attempt}, response {response}, body {body}"
+            "  timeout    connect {connect}, try {attempt}, response {response}, body {body}{pace}"
         )?;
         match &route.cache {
             Some(policy) => self.describe_cache(policy, f)?,

@@ -361,6 +361,9 @@ impl<T> Switch<T> {
 /// A size in bytes, as `"64MiB"`.
 pub(super) struct Size(pub(super) u64);
 
+/// Bytes a second, as `"256B/s"`.
+pub(super) struct ByteRate(pub(super) u64);
+
 /// A part of the whole, as `"10%"`.
 pub(super) struct Percentage(pub(super) u8);
 
@@ -453,6 +456,12 @@ impl Read for Duration {
 impl Read for units::Rate {
     fn read(value: &Spanned<DeValue<'_>>, report: &mut Report<'_>) -> Option<Self> {
         parsed(value, report, units::rate)
+    }
+}
+
+impl Read for ByteRate {
+    fn read(value: &Spanned<DeValue<'_>>, report: &mut Report<'_>) -> Option<Self> {
+        parsed(value, report, units::byte_rate).map(Self)
     }
 }
 

@@ -370,11 +370,8 @@ fn read_route_timeout(
         };
     }
     let mut own = Table::of("a route's timeout", Some(value), report);
-    let switch = |inherited: Option<Duration>| inherited.map_or(Switch::Off, Switch::On);
-    let mut timeout = Timeout {
-        body: own.or("body", switch(file.body), report).on(),
-        ..*file
-    };
+    let mut timeout = *file;
+    timeout::read_body(&mut own, &mut timeout, report);
     timeout::read_way(&mut own, &mut timeout, defaults.timeout_table, report);
     own.finish(report);
     timeout

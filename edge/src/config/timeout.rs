@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::reader::{Report, Switch, Table};
+use super::reader::{ByteRate, Report, Switch, Table};
 
 /// `[timeout]`; `None` is "off".
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -17,11 +17,16 @@ pub struct Timeout {
     pub head: Duration,
     /// For a client to send a request's body.
     pub body: Option<Duration>,
+    /// The least mean rate of a request's body, in bytes a second, while the client is waited for.
+    pub body_rate: Option<u64>,
     /// For a client to take something of what is written.
     pub write: Option<Duration>,
     /// For a client's connection on which no request is open.
     pub keepalive: Duration,
 }
+
+/// A body arrives at this rate at least, unless the file says otherwise.
+const BODY_RATE: u64 = 256;
 
 /// `[timeout]`, and the number of its table.
 pub(super) fn read_timeout(mut table: Table<'_, '_>, report: &mut Report<'_>) -> (Timeout, usize) {
@@ -31,17 +36,29 @@ pub(super) fn read_timeout(mut table: Table<'_, '_>, report: &mut Report<'_>) ->
         attempt: None,
         response: Some(Duration::from_secs(30)),
         head: read_head(&mut table, report),
-        body: table
-            .or("body", Switch::On(Duration::from_secs(60)), report)
-            .on(),
+        body: Some(Duration::from_secs(60)),
+        body_rate: Some(BODY_RATE),
         write: table
             .or("write", Switch::On(Duration::from_secs(10)), report)
             .on(),
         keepalive: table.or("keepalive", Duration::from_secs(75), report),
     };
+    read_body(&mut table, &mut timeout, report);
     read_way(&mut table, &mut timeout, number, report);
     table.finish(report);
     (timeout, number)
+}
+
+/// `body` and `body_rate`. A body that may take for ever is a stream, on which silence is no fault,
+/// unless a rate is named beside it.
+pub(super) fn read_body(table: &mut Table<'_, '_>, timeout: &mut Timeout, report: &mut Report<'_>) {
+    let switch = timeout.body.map_or(Switch::Off, Switch::On);
+    timeout.body = table.or("body", switch, report).on();
+    let rate = table.placed::<Switch<ByteRate>>("body_rate", report);
+    timeout.body_rate = match rate {
+        Some((rate, _)) => rate.on().map(|ByteRate(rate)| rate),
+        None => timeout.body_rate.filter(|_| timeout.body.is_some()),
+    };
 }
 
 /// `connect`, `try` and `response`, which end each other: what never comes to its end is a fault.

@@ -6,7 +6,7 @@ use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -16,10 +16,11 @@ use pingora::protocols::{
     ALPN, GetProxyDigest, GetSocketDigest, GetTimingDigest, Peek, Shutdown, SocketDigest, Ssl,
     Stream, TimingDigest, UniqueID, UniqueIDType,
 };
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, BufWriter, ReadBuf};
 use tokio::time::Instant;
 
 use super::ahead::{self, Ahead};
+use super::frames::Frames;
 use super::{Connection, EXCHANGE, HEAD, IDLE};
 use crate::alarm::Alarm;
 use crate::refusal::Refusal;
@@ -41,19 +42,29 @@ const HTTP2: &[u8] = b"PRI * HTTP/2";
 /// How HTTP/2 begins in the clear (RFC 9113 3.4).
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
+/// GOAWAY with `ENHANCE_YOUR_CALM` (RFC 9113 6.8, 7); which streams were served, it does not tell.
+const GOAWAY: &[u8] = &[
+    0, 0, 8, 7, 0, 0, 0, 0, 0, 0x7f, 0xff, 0xff, 0xff, 0, 0, 0, 11,
+];
+
 /// So much is read to see whether it is that; never more than Pingora's first read takes.
 const FIRST_READ: usize = 2_048;
 
+/// So often within the time is looked at what a client has taken.
+const LOOKS: u32 = 8;
 /// Less than this within the time for a write is nothing: a byte now and then buys no more time.
 const LEAST_TAKEN: u64 = 1_024;
+
+/// So much is gathered of small parts: a segment.
+const GATHERED: usize = 1_460;
 
 /// A client that is let go has so long to read why.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
 /// The stream that Pingora reads and writes in place of the real one.
 pub(crate) struct Guarded {
-    /// There until it is handed over.
-    stream: Option<Stream>,
+    /// There until it is handed over. What is written in small parts goes out in large ones.
+    stream: Option<BufWriter<Stream>>,
     pub(super) connection: Arc<Connection>,
     times: Times,
     /// Has a byte of the head arrived?
@@ -62,6 +73,8 @@ pub(crate) struct Guarded {
     preface: bool,
     /// Is HTTP/2 spoken? Then the streams in it have clocks and pages, and this is but a pipe.
     http2: bool,
+    /// And what the client says of it beside its requests.
+    frames: Option<Box<Frames>>,
     /// What was read to see that.
     ahead: ahead::Bytes,
     /// In this phase edge waits for the client, until then.
@@ -71,8 +84,10 @@ pub(crate) struct Guarded {
     instead: Option<(Vec<u8>, usize)>,
     /// Was something written that may still lie in a buffer?
     unflushed: bool,
-    /// Until when the client must have taken something, and what it had taken before.
-    taken_by: Option<(Instant, u64)>,
+    /// When the client had last taken something, and how much by then.
+    taken: Option<(Instant, u64)>,
+    /// When that is looked at next.
+    look: Option<Instant>,
     writing: Alarm,
 }
 
@@ -86,25 +101,27 @@ impl Guarded {
     ) -> Self {
         let by = Some((HEAD, by));
         Self {
-            stream: Some(stream),
+            stream: Some(BufWriter::with_capacity(GATHERED, stream)),
             connection,
             times,
             begun: false,
             preface: false,
             http2: false,
+            frames: None,
             ahead: ahead::Bytes::default(),
             by,
             alarm: Alarm::default(),
             instead: None,
             unflushed: false,
-            taken_by: None,
+            taken: None,
+            look: None,
             writing: Alarm::default(),
         }
     }
 
     /// What the client has acknowledged so far. What the kernel still holds for it may be megabytes,
     /// of which no writer hears anything until a good part of it is gone.
-    fn taken(&self) -> u64 {
+    fn acknowledged(&self) -> u64 {
         let socket = self.get_socket_digest();
         let told = socket.and_then(|socket| socket.tcp_info());
         told.map_or(0, |told| told.tcpi_bytes_acked)
@@ -121,23 +138,31 @@ impl Guarded {
             return written;
         };
         if written.is_ready() {
-            self.taken_by = None;
+            (self.taken, self.look) = (None, None);
             return written;
         }
         loop {
-            let (by, before) = match self.taken_by {
-                Some(waiting) => waiting,
-                None => (Instant::now() + limit, self.taken()),
+            let now = Instant::now();
+            let (since, before) = match self.taken {
+                Some(taken) => taken,
+                None => (now, self.acknowledged()),
             };
-            self.taken_by = Some((by, before));
-            std::task::ready!(self.writing.poll(context, by));
-            let taken = self.taken();
-            if taken < before.saturating_add(LEAST_TAKEN) {
+            self.taken = Some((since, before));
+            // Looked at now and then, for time counts from when something was taken.
+            let next = (now + limit / LOOKS).min(since + limit);
+            let look = *self.look.get_or_insert(next);
+            std::task::ready!(self.writing.poll(context, look));
+            self.look = None;
+            let acknowledged = self.acknowledged();
+            if acknowledged >= before.saturating_add(LEAST_TAKEN) {
+                self.taken = Some((Instant::now(), acknowledged));
+            } else if Instant::now() >= since + limit {
                 break;
             }
-            self.taken_by = Some((Instant::now() + limit, taken));
         }
         self.connection.stalled.store(true, Ordering::Relaxed);
+        // Whatever else would be written must not wait as long again.
+        self.connection.cut();
         Poll::Ready(Err(io::Error::new(
             io::ErrorKind::TimedOut,
             "the client takes nothing",
@@ -147,13 +172,17 @@ impl Guarded {
     /// HTTP/2 was agreed upon.
     pub(crate) fn speak_http2(&mut self) {
         self.http2 = true;
+        self.frames = Some(Box::new(Frames::new(PREFACE.len())));
     }
 
     /// Waits for the first bytes and tells whether they are those of HTTP/2; if so, it is spoken
     /// from here on. Who says nothing in time does not speak it.
     pub(crate) async fn begins_http2(&mut self) -> bool {
-        self.http2 = poll_fn(|context| self.poll_begin(context)).await;
-        self.http2
+        let begins = poll_fn(|context| self.poll_begin(context)).await;
+        if begins {
+            self.speak_http2();
+        }
+        begins
     }
 
     fn poll_begin(&mut self, context: &mut Context<'_>) -> Poll<bool> {
@@ -199,7 +228,56 @@ impl Guarded {
         Poll::Ready(Ok(()))
     }
 
-    fn stream(&mut self) -> io::Result<Pin<&mut Stream>> {
+    /// What a client of HTTP/2 has said, unless it says too much beside its requests.
+    fn counted(
+        &mut self,
+        read: Poll<io::Result<()>>,
+        fresh: Option<&[u8]>,
+    ) -> Poll<io::Result<()>> {
+        let fresh = fresh.unwrap_or_default();
+        let mut frames = self.frames.as_mut().filter(|_| !fresh.is_empty());
+        if frames.as_mut().is_none_or(|frames| frames.heard(fresh)) {
+            return read;
+        }
+        *self.connection.refused.lock() = Some(Refusal::ClientFloods);
+        self.say_goaway();
+        self.connection.cut();
+        Poll::Ready(Err(io::Error::new(
+            io::ErrorKind::InvalidData,
+            "too much is said beside requests",
+        )))
+    }
+
+    /// Tells the client why, if that can be said at once: nobody waits for one that floods.
+    fn say_goaway(&mut self) {
+        let between = self.frames.as_ref().is_some_and(|frames| frames.between());
+        if let (true, Some(stream)) = (between, &mut self.stream) {
+            let mut context = Context::from_waker(Waker::noop());
+            let written = Pin::new(&mut *stream).poll_write(&mut context, GOAWAY);
+            if written.is_ready() {
+                let _ = Pin::new(stream).poll_flush(&mut context);
+            }
+        }
+    }
+
+    /// So much of this was written.
+    fn said<'a>(
+        &mut self,
+        written: &Poll<io::Result<usize>>,
+        slices: impl IntoIterator<Item = &'a [u8]>,
+    ) {
+        let (Some(frames), Poll::Ready(Ok(written))) = (&mut self.frames, written) else {
+            return;
+        };
+        let mut left = *written;
+        for slice in slices {
+            let part = slice.get(..left.min(slice.len())).unwrap_or_default();
+            frames.said(part);
+            left -= part.len();
+        }
+    }
+
+    fn stream(&mut self) -> io::Result<Pin<&mut BufWriter<Stream>>> {
         if self.connection.cut.load(Ordering::Relaxed) {
             return Err(io::Error::new(
                 io::ErrorKind::TimedOut,
@@ -210,6 +288,10 @@ impl Guarded {
             .as_mut()
             .map(Pin::new)
             .ok_or_else(|| io::ErrorKind::NotConnected.into())
+    }
+
+    fn inner(&self) -> Option<&Stream> {
+        self.stream.as_ref().map(BufWriter::get_ref)
     }
 
     fn phase(&self) -> u8 {
@@ -334,10 +416,16 @@ impl Guarded {
 
 impl Drop for Guarded {
     fn drop(&mut self) {
+        // What a client was told before it is cut, it may still hear; nobody waits for it.
+        if let Some(stream) = self.stream.as_mut().filter(|one| !one.buffer().is_empty()) {
+            let _ = Pin::new(stream).poll_flush(&mut Context::from_waker(Waker::noop()));
+        }
         let mut handed_over = self.connection.handed_over.lock();
         if handed_over.tunnel.is_some() {
             let ahead = std::mem::take(&mut self.ahead);
-            handed_over.stream = match self.stream.take() {
+            // A client that has not even taken the 101 gets nothing that would stand behind a gap.
+            let stream = self.stream.take().filter(|one| one.buffer().is_empty());
+            handed_over.stream = match stream.map(BufWriter::into_inner) {
                 Some(stream) if !ahead.is_empty() => {
                     Some(Box::new(Ahead::new(stream, ahead.get(), None)))
                 }
@@ -357,7 +445,7 @@ impl AsyncRead for Guarded {
         let before = buffer.filled().len();
         let read = self.poll_stream(context, buffer);
         match self.phase() {
-            _ if self.http2 => read,
+            _ if self.http2 => self.counted(read, buffer.filled().get(before..)),
             EXCHANGE => {
                 self.begun = false;
                 read
@@ -393,6 +481,7 @@ impl AsyncWrite for Guarded {
             true => self.poll_write_dated(context, bytes),
             false => self.stream()?.poll_write(context, bytes),
         };
+        self.said(&written, [bytes]);
         self.poll_taken(context, written)
     }
 
@@ -424,6 +513,7 @@ impl AsyncWrite for Guarded {
         }
         self.unflushed = true;
         let written = self.stream()?.poll_write_vectored(context, bytes);
+        self.said(&written, bytes.iter().map(|slice| &**slice));
         self.poll_taken(context, written)
     }
 
@@ -449,24 +539,31 @@ impl Shutdown for Guarded {
         let writing = std::future::poll_fn(|context| self.poll_instead(context));
         let _ = tokio::time::timeout(LAST_WORDS, writing).await;
         if let Some(stream) = self.stream.as_mut().filter(|_| !handed_over) {
-            stream.shutdown().await;
+            let shutting = async {
+                let _ = stream.flush().await;
+                Shutdown::shutdown(&mut **stream.get_mut()).await;
+            };
+            // Who takes nothing does not take this either.
+            let _ = tokio::time::timeout(LAST_WORDS, shutting).await;
         }
     }
 }
 
 impl UniqueID for Guarded {
     fn id(&self) -> UniqueIDType {
-        self.stream.as_ref().map_or(-1, |stream| stream.id())
+        self.stream
+            .as_ref()
+            .map_or(-1, |stream| stream.get_ref().id())
     }
 }
 
 impl Ssl for Guarded {
     fn get_ssl(&self) -> Option<&TlsRef> {
-        self.stream.as_ref()?.get_ssl()
+        self.inner()?.get_ssl()
     }
 
     fn get_ssl_digest(&self) -> Option<Arc<SslDigest>> {
-        self.stream.as_ref()?.get_ssl_digest()
+        self.inner()?.get_ssl_digest()
     }
 
     /// What Pingora is to speak, however it was found out.
@@ -477,33 +574,30 @@ impl Ssl for Guarded {
 
 impl GetTimingDigest for Guarded {
     fn get_timing_digest(&self) -> Vec<Option<TimingDigest>> {
-        self.stream
-            .as_ref()
+        self.inner()
             .map_or_else(Vec::new, |stream| stream.get_timing_digest())
     }
 
     fn get_read_pending_time(&self) -> Duration {
-        self.stream
-            .as_ref()
+        self.inner()
             .map_or(Duration::ZERO, |stream| stream.get_read_pending_time())
     }
 
     fn get_write_pending_time(&self) -> Duration {
-        self.stream
-            .as_ref()
+        self.inner()
             .map_or(Duration::ZERO, |stream| stream.get_write_pending_time())
     }
 }
 
 impl GetProxyDigest for Guarded {
     fn get_proxy_digest(&self) -> Option<Arc<ProxyDigest>> {
-        self.stream.as_ref()?.get_proxy_digest()
+        self.inner()?.get_proxy_digest()
     }
 }
 
 impl GetSocketDigest for Guarded {
     fn get_socket_digest(&self) -> Option<Arc<SocketDigest>> {
-        self.stream.as_ref()?.get_socket_digest()
+        self.inner()?.get_socket_digest()
     }
 }
 

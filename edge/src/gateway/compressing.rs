@@ -2,6 +2,8 @@
 //!
 //! What is kept stays as the peer sent it; each client's answer is made on its way out.
 
+use std::time::{Duration, Instant};
+
 use bytes::Bytes;
 use http::{HeaderMap, Method, StatusCode, header};
 use pingora::http::ResponseHeader;
@@ -193,7 +195,29 @@ impl Outlet {
     }
 }
 
+/// The clock of a write over HTTP/2 is for the whole of it: what is large is written in pieces, so
+/// that it is for each of them. A client that is quick gets larger ones.
+const PIECE: usize = 4 << 10;
+const LARGEST: usize = 16 << 10;
+const QUICK: Duration = Duration::from_secs(1);
+
 async fn write(session: &mut Session, body: Option<Bytes>, end: bool) -> Result<()> {
+    let mut body = body;
+    if let Some(rest) = body.as_mut().filter(|_| session.is_http2()) {
+        let mut piece = PIECE;
+        while rest.len() > piece {
+            let began = Instant::now();
+            write_piece(session, Some(rest.split_to(piece)), false).await?;
+            piece = match began.elapsed() < QUICK {
+                true => (2 * piece).min(LARGEST),
+                false => PIECE,
+            };
+        }
+    }
+    write_piece(session, body, end).await
+}
+
+async fn write_piece(session: &mut Session, body: Option<Bytes>, end: bool) -> Result<()> {
     session
         .write_response_body(body, end)
         .await

@@ -34,7 +34,7 @@ impl Gateway {
         upstream.budget.request(Instant::now());
         let kept = upstream.config.retry.as_ref().map_or(0, |retry| retry.body);
         let bound = rule.body;
-        let mut upload = Upload::new(session, kept, bound);
+        let mut upload = Upload::new(session, context.connection.clone(), kept, bound);
         let request = request::outgoing(session, context)?;
         let mut stale = 0;
         loop {

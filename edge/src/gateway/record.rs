@@ -25,7 +25,7 @@ pub(super) fn line<'a>(request: &'a RequestHeader, context: &'a Held) -> Line<'a
         id: &exchange.id,
         client: exchange.client.address,
         identity: exchange.identity.as_ref().map_or("", |own| clip(&own.name)),
-        method: request.method.as_str(),
+        method: clip(request.method.as_str()),
         host: clip(host_and_port(request).unwrap_or_default()),
         path: clip(request.uri.path()),
         route: rule.map_or("", |rule| &rule.name),

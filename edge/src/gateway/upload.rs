@@ -1,13 +1,18 @@
 //! A request's body on its way from the client to a peer, kept as far as it may have to be sent
 //! again.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use http::header;
 use pingora::proxy::Session;
 use pingora::{Error, ErrorType, Result};
 
+use crate::connection::Connection;
+
 /// See above.
 pub(super) struct Upload {
+    connection: Arc<Connection>,
     /// What was read, as long as all of it is kept.
     kept: Vec<Bytes>,
     /// What that comes to.
@@ -41,10 +46,16 @@ const SMALL: u64 = 64 << 10;
 
 impl Upload {
     /// The body of this request, of which at most so many bytes are kept.
-    pub(super) fn new(session: &mut Session, most: u64, bound: Option<u64>) -> Self {
+    pub(super) fn new(
+        session: &mut Session,
+        connection: Arc<Connection>,
+        most: u64,
+        bound: Option<u64>,
+    ) -> Self {
         let empty = session.downstream_session.is_body_done();
         let expects = session.req_header().headers.contains_key(header::EXPECT);
         Self {
+            connection,
             kept: Vec::new(),
             bytes: 0,
             most,
@@ -103,12 +114,17 @@ impl Upload {
             self.ended = true;
             return Ok(None);
         }
+        let deadline = &self.connection.deadline;
+        // A client that waits to be asked for its body is not slow.
+        let awaiting = (!self.arrived && !self.expects).then(|| deadline.await_body());
         let part = session
             .downstream_session
             .read_body_or_idle(self.arrived)
             .await?;
+        drop(awaiting);
         match &part {
             Some(part) => {
+                deadline.body_came(part.len());
                 self.keep(part);
                 if self.bound.is_some_and(|bound| self.bytes > bound) {
                     return Error::e_explain(TOO_LARGE, "the body is larger than it may be");

@@ -104,7 +104,8 @@ async fn what_was_done_is_counted_under_its_route_method_status_and_reason() {
         "edge_cache_entries",
         "edge_cache_evictions_total",
         "edge_limit_clients",
-        "edge_connections_refused_total{reason=\"connections\"}",
+        "edge_connections_full_total",
+        "edge_accepts_failed_total",
     ] {
         assert!(text.contains(&format!("\n{family} ")), "{family}");
     }
@@ -186,6 +187,14 @@ async fn what_a_client_makes_long_is_clipped_in_its_line() {
     for name in ["host", "path", "user_agent"] {
         assert_eq!(line[name].as_str().unwrap().len(), 1_024, "{name}");
     }
+    let mut client = Client::connect(edge.address()).await;
+    let method = "M".repeat(3_000);
+    client.send(request(&format!("{method} /"), &[])).await;
+    client.answer().await;
+    for line in log.read() {
+        assert!(line["method"].as_str().unwrap().len() <= 1_024, "{line}");
+    }
+    assert!(!figures(&edge).await.contains("MMMM"), "nor is it a label");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 use edge::serve::Edge;
 
 use crate::support::{
-    Answer, Client, Upstream, edge, edge_with, edge_with_log, figure_becomes, get, ms, no, nobody,
-    ok, request, route_to, soon,
+    Answer, Client, Upstream, edge, edge_with, edge_with_log, figure_becomes, ms, no, nobody, ok,
+    request, route_to, soon,
 };
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpSocket;
@@ -317,7 +317,7 @@ async fn a_connection_that_waits_too_long_for_its_next_request_is_closed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn too_many_connections_are_closed_at_once_and_those_open_live_on() {
+async fn too_many_connections_wait_and_those_open_live_on() {
     let upstream = Upstream::saying(ok("", "a")).await;
     let tables = "[server]\nconnections = 2\n".to_owned() + &route_to(upstream.address, "");
     let edge = edge(&tables).await;
@@ -326,18 +326,33 @@ async fn too_many_connections_are_closed_at_once_and_those_open_live_on() {
     assert_eq!(first.get("/").await.status, 200);
     assert_eq!(second.get("/").await.status, 200);
     let mut third = Client::connect(edge.address()).await;
-    third.send(request("GET /", &[])).await;
-    assert!(third.answer_to("GET").await.is_none());
-    figure_becomes(
-        &edge,
-        "edge_connections_refused_total{reason=\"connections\"}",
-        1.0,
-    )
-    .await;
+    third.send(request("GET /third", &[])).await;
+    figure_becomes(&edge, "edge_connections_full_total", 1.0).await;
     assert_eq!(first.get("/").await.status, 200);
+    assert!(
+        !upstream.heads().iter().any(|head| head.contains("/third")),
+        "it waits"
+    );
+    figure_becomes(&edge, "edge_connections", 2.0).await;
     drop(second);
-    figure_becomes(&edge, "edge_connections", 1.0).await;
-    assert_eq!(get(edge.address(), "/").await.status, 200);
+    assert_eq!(third.answer().await.status, 200, "and then it is served");
+    assert_eq!(first.get("/").await.status, 200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn edge_ends_while_connections_wait() {
+    let upstream = Upstream::saying(ok("", "a")).await;
+    let tables = "[server]\nconnections = 1\ndrain_delay = \"off\"\n".to_owned()
+        + &route_to(upstream.address, "");
+    let edge = edge(&tables).await;
+    let mut first = Client::connect(edge.address()).await;
+    assert_eq!(first.get("/").await.status, 200);
+    let mut waiting = Client::connect(edge.address()).await;
+    figure_becomes(&edge, "edge_connections_full_total", 1.0).await;
+    let began = Instant::now();
+    soon(edge.end(true)).await;
+    assert!(began.elapsed() < ms(4_000), "{:?}", began.elapsed());
+    assert_eq!(waiting.rest().await, b"", "nobody is left waiting");
 }
 
 #[tokio::test(flavor = "multi_thread")]

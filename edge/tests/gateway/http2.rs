@@ -227,6 +227,57 @@ async fn a_body_that_ends_with_an_empty_frame_ends_once() {
     assert!(heads.iter().all(good), "{heads:?}");
 }
 
+/// A peer that reads strictly: what is no request is 400, and its connection ends.
+async fn strict() -> Upstream {
+    Upstream::serve(|mut visit| async move {
+        while let Some(head) = visit.head().await {
+            if !head.starts_with("POST /up ") && !head.starts_with("GET /victim ") {
+                visit
+                    .write("HTTP/1.1 400 Stray\r\nContent-Length: 0\r\n\r\n")
+                    .await;
+                return;
+            }
+            if !fields(&head, "transfer-encoding").is_empty() {
+                visit.read_to(b"0\r\n\r\n").await.unwrap();
+            }
+            visit.write(ok("", head.split(' ').nth(1).unwrap())).await;
+        }
+    })
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_empty_last_frame_costs_nobody_else_his_answer() {
+    let upstream = strict().await;
+    let (edge, _, client) = pair(upstream.address, "").await;
+    let mut victim = Client::connect(edge.address()).await;
+    let bodies: [&[&[u8]]; 4] = [
+        &[b"hello", b""],
+        &[b""],
+        &[b"", b"hello", b""],
+        &[b"hello", b"", b"world", b""],
+    ];
+    for round in 0..20 {
+        let parts = bodies[round % bodies.len()];
+        let (answer, mut stream) = client.begin(to("POST", "/up"), false).await;
+        for (place, part) in parts.iter().enumerate() {
+            let last = place + 1 == parts.len();
+            stream.send_data(Bytes::from_static(part), last).unwrap();
+            // Each in its own time: together they might be read as one.
+            sleep(ms(2)).await;
+        }
+        assert_eq!(got(answer).await.unwrap().status, 200, "{round}");
+        let theirs = victim.get("/victim").await;
+        assert_eq!(
+            (theirs.status, theirs.text().as_str()),
+            (200, "/victim"),
+            "{round}"
+        );
+    }
+    let strays = upstream.heads();
+    assert_eq!(strays.len(), 40, "{strays:?}");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_body_that_is_but_an_empty_frame_is_empty() {
     let upstream = chunked().await;
