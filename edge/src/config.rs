@@ -13,6 +13,7 @@ mod fault;
 mod forms;
 mod limits;
 mod reader;
+mod request;
 mod route;
 mod server;
 mod timeout;
@@ -24,6 +25,7 @@ pub use cache::Cache;
 pub use change::{Change, Counts};
 pub use dns::Dns;
 pub use fault::{Fault, Faults, Unread};
+pub use request::Request;
 pub use route::{Route, RouteLimit};
 pub use server::Server;
 pub use timeout::Timeout;
@@ -53,6 +55,8 @@ pub struct Config {
     pub admin: SocketAddr,
     /// `[log]`
     pub log: Log,
+    /// `[request]`
+    pub request: Request,
     /// `[limit]` for all routes that set none of their own.
     pub limit: limit::Settings,
     /// `[limit] clients`: how many clients are told apart at once.
@@ -148,6 +152,10 @@ fn read_all(root: &Spanned<DeTable<'_>>, report: &mut Report<'_>) -> Option<Conf
         Table::of("[log]", file.value("log", report), report),
         report,
     );
+    let request = request::read_request(
+        Table::of("[request]", file.value("request", report), report),
+        report,
+    );
     let (limit, clients) = limits::read_limit(
         Table::of("[limit]", file.value("limit", report), report),
         report,
@@ -180,6 +188,7 @@ fn read_all(root: &Spanned<DeTable<'_>>, report: &mut Report<'_>) -> Option<Conf
         timeout: &timeout,
         timeout_table,
         websocket: &websocket,
+        body: request.body,
         object,
     };
     let routes = route::read_routes(routes, &names, &defaults, report);
@@ -203,6 +212,7 @@ fn read_all(root: &Spanned<DeTable<'_>>, report: &mut Report<'_>) -> Option<Conf
         server,
         admin,
         log,
+        request,
         limit,
         clients,
         timeout,

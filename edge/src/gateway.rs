@@ -4,6 +4,7 @@
 mod caching;
 mod conversing;
 mod failing;
+mod form;
 mod inquiry;
 mod proxying;
 mod record;
@@ -40,7 +41,7 @@ use crate::route::Path;
 use crate::sockets::Sockets;
 use crate::websocket::Place;
 use crate::{forward, grpc, limit, respond, websocket};
-use request::{host_and_port, host_of, one_content_length, path_of};
+use request::{host_and_port, host_of, path_of};
 
 /// All that the steps need: the plan, what stays whatever the plan says, and the record.
 pub(crate) struct Gateway {
@@ -144,7 +145,6 @@ impl Gateway {
         // A client that sends its next request early must not lose the answer to this one; the
         // requests are still served one after the other (RFC 9112 9.3.2).
         session.downstream_session.set_pipelining_enabled(true);
-        one_content_length(session);
     }
 
     fn start_clocks(session: &mut Session, context: &Held) {
@@ -180,6 +180,9 @@ impl Gateway {
         let path = Path::read(path_of(request).ok_or(Refusal::BadPath)?)?;
         exchange.route = Some(plan.routes.find(host, &path, &request.method)?);
         let rule = plan.rule(exchange).ok_or(Refusal::Internal)?;
+        if form::says_too_much(&request.headers, rule.body) {
+            return Err(Refusal::BodyTooLarge);
+        }
         if !limit::is_preflight(&request.method, &request.headers) {
             let now = exchange.began.saturating_duration_since(self.started);
             let decision = rule.limits.take(exchange.client, now)?;
@@ -231,7 +234,8 @@ impl ProxyHttp for Gateway {
     /// 1. A head has arrived: the door, then the cache, then a peer.
     async fn request_filter(&self, session: &mut Session, context: &mut Context) -> Result<bool> {
         self.receive(session, context);
-        let answered = match self.admit(session, context) {
+        let formed = Self::form(session, context);
+        let answered = match formed.and_then(|()| self.admit(session, context)) {
             Ok(Passage::Forward) => {
                 Self::start_clocks(session, context);
                 self.answer(session, context).await

@@ -53,6 +53,8 @@ pub(crate) struct Rule {
     pub(crate) kept_under: u64,
     pub(crate) limits: Limits,
     pub(crate) timeout: Timeout,
+    /// The largest body.
+    pub(crate) body: Option<u64>,
     pub(crate) websocket: Option<WebSocket>,
     pub(crate) figures: PerRoute,
 }
@@ -103,6 +105,7 @@ impl Plan {
                 kept_under,
                 limits: own.limits.clone(),
                 timeout: route.timeout,
+                body: route.body,
                 websocket: route.websocket.as_ref().map(|websocket| WebSocket {
                     settings: websocket.settings.clone(),
                     places: own.places.clone(),

@@ -48,6 +48,7 @@ impl Config {
                 },
             admin,
             log: Log { level, access: _ },
+            request: _,
             limit: _,
             clients: _,
             timeout: _,

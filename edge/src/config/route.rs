@@ -11,6 +11,7 @@ use super::cache::{Bound, check_methods, read_policy};
 use super::fault::nearest;
 use super::limits::{Own, read_limit_keys};
 use super::reader::{FILE, Read, Report, Switch, Table, parsed};
+use super::request::read_body;
 use super::timeout::{self, Timeout};
 use super::websocket::{WebSocket, read_route_websocket};
 use crate::cache::Policy;
@@ -34,6 +35,8 @@ pub struct Route {
     pub limit: RouteLimit,
     /// Its times, those of the file filled in.
     pub timeout: Timeout,
+    /// The largest body of a request; `None`: any.
+    pub body: Option<u64>,
     /// May a request become a WebSocket, and what then? `None`: it may not.
     pub websocket: Option<WebSocket>,
 }
@@ -56,6 +59,8 @@ pub(super) struct Defaults<'a> {
     /// The number of the table that says so.
     pub(super) timeout_table: usize,
     pub(super) websocket: &'a websocket::Settings,
+    /// The largest body of a request.
+    pub(super) body: Option<u64>,
     pub(super) object: Bound,
 }
 
@@ -119,6 +124,7 @@ fn read_route(
         .map(|value| (read_policy(value, defaults.object, report), value.span()));
     let limit = read_route_limit(&mut table, defaults.limit, report);
     let timeout = read_route_timeout(&mut table, defaults, report);
+    let body = read_body(&mut table, defaults.body, report);
     let websocket = read_route_websocket(&mut table, defaults.websocket, report);
     if let (Some(_), Some((Some(_), span))) = (&websocket, &cache) {
         report.fault(
@@ -158,6 +164,7 @@ fn read_route(
             cache,
             limit,
             timeout,
+            body,
             websocket,
         })
     };

@@ -22,6 +22,7 @@ use tokio::time::Instant;
 use super::ahead::{self, Ahead};
 use super::{Connection, EXCHANGE, HEAD, IDLE};
 use crate::alarm::Alarm;
+use crate::message::Walk;
 use crate::refusal::Refusal;
 
 /// How long edge waits for a client between and within heads.
@@ -64,6 +65,8 @@ pub(crate) struct Guarded {
     alarm: Alarm,
     /// What is written in place of Pingora's error page, and how much of it has been.
     instead: Option<(Vec<u8>, usize)>,
+    /// Where each message begins and ends, and whether it could be read otherwise.
+    walk: Walk,
     /// Was something written that may still lie in a buffer?
     unflushed: bool,
 }
@@ -88,6 +91,7 @@ impl Guarded {
             by,
             alarm: Alarm::default(),
             instead: None,
+            walk: Walk::default(),
             unflushed: false,
         }
     }
@@ -160,6 +164,25 @@ impl Guarded {
             .ok_or_else(|| io::ErrorKind::NotConnected.into())
     }
 
+    /// Looks at what has come since `before`, ahead of whoever reads it. A body is passed on up to
+    /// where it is at fault, and then fails.
+    fn look(&mut self, buffer: &mut ReadBuf<'_>, before: usize) -> io::Result<()> {
+        let known = self.walk.fault().is_some();
+        let fresh = buffer.filled().get(before..).unwrap_or_default();
+        let passed = self.walk.read(fresh);
+        if let Some(fault) = self.walk.fault().filter(|_| !known) {
+            self.connection.found(fault.clone());
+        }
+        buffer.set_filled(before + passed);
+        match passed {
+            0 => Err(io::Error::new(
+                io::ErrorKind::InvalidData,
+                "the body could be read in two ways",
+            )),
+            _ => Ok(()),
+        }
+    }
+
     fn phase(&self) -> u8 {
         self.connection.phase.load(Ordering::Relaxed)
     }
@@ -185,7 +208,8 @@ impl Guarded {
         if between || !self.begun {
             return Poll::Ready(Ok(()));
         }
-        self.answer_instead(Refusal::RequestTimeout);
+        let fault = self.connection.next_fault();
+        self.answer_instead(fault.unwrap_or(Refusal::RequestTimeout));
         Poll::Ready(Err(io::Error::new(
             io::ErrorKind::TimedOut,
             "the head took too long",
@@ -197,6 +221,8 @@ impl Guarded {
     fn replace_page(&mut self, page: &[u8]) {
         self.answer_instead(if self.preface {
             Refusal::HttpVersion
+        } else if let Some(refusal) = self.connection.next_fault() {
+            refusal
         } else if page.starts_with(b"HTTP/1.1 405") {
             Refusal::MethodNotAllowed {
                 allow: String::new(),
@@ -303,7 +329,10 @@ impl AsyncRead for Guarded {
     ) -> Poll<io::Result<()>> {
         self.send_what_waits(context)?;
         let before = buffer.filled().len();
-        let read = self.poll_stream(context, buffer);
+        let mut read = self.poll_stream(context, buffer);
+        if !self.http2 && buffer.filled().len() > before {
+            read = read.map(|read| read.and(self.look(buffer, before)));
+        }
         match self.phase() {
             _ if self.http2 => read,
             EXCHANGE => {

@@ -8,6 +8,9 @@ use crate::deadline::Expired;
 use crate::refusal::Refusal;
 use crate::upstream;
 
+/// How a body ends that is larger than it may be.
+pub(super) const TOO_LARGE: &str = "BodyTooLarge";
+
 impl Gateway {
     /// What failed, as a refusal: the deadline first, for it ends things by making them fail.
     pub(super) fn refusal(&self, error: &Error, context: &Context) -> Refusal {
@@ -16,6 +19,11 @@ impl Gateway {
         }
         if context.deadline().expired().is_some() {
             return late(context);
+        }
+        if *error.esource() == ErrorSource::Downstream
+            && let Some(refusal) = context.connection.fault()
+        {
+            return refusal;
         }
         match error.esource() {
             ErrorSource::Upstream => upstream::refusal(error),
@@ -29,6 +37,7 @@ impl Gateway {
                 | ErrorType::ConnectionClosed
                 // A stream that was reset.
                 | ErrorType::H2Error => Refusal::ClientClosed,
+                ErrorType::Custom(TOO_LARGE) => Refusal::BodyTooLarge,
                 _ => Refusal::BadRequest,
             },
             ErrorSource::Internal | ErrorSource::Unset => Refusal::Internal,

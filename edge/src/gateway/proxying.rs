@@ -29,10 +29,10 @@ impl Gateway {
         let Some(rule) = context.rule() else {
             return context.refuse(session, Refusal::Internal).await;
         };
-        let upstream = rule.upstream.clone();
+        let (upstream, largest) = (rule.upstream.clone(), rule.body);
         upstream.budget.request(Instant::now());
         let kept = upstream.config.retry.as_ref().map_or(0, |retry| retry.body);
-        let mut upload = Upload::new(session, kept);
+        let mut upload = Upload::new(session, kept, largest);
         let request = request::outgoing(session, context)?;
         let mut stale = 0;
         loop {

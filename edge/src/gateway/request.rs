@@ -131,28 +131,3 @@ pub(super) fn host_of(request: &RequestHeader) -> Option<&str> {
     }
     host_and_port(request).and_then(forward::host)
 }
-
-/// Equal lengths, said twice, are one length; Pingora has refused unequal ones. The peer gets it
-/// once, so that it cannot read it otherwise.
-pub(super) fn one_content_length(session: &mut Session) {
-    let mut lengths = session
-        .req_header()
-        .headers
-        .get_all(header::CONTENT_LENGTH)
-        .iter();
-    let Some(first) = lengths.next() else { return };
-    if lengths.next().is_none() && !first.as_bytes().contains(&b',') {
-        return;
-    }
-    let one = first
-        .as_bytes()
-        .split(|&b| b == b',')
-        .next()
-        .unwrap_or_default()
-        .trim_ascii()
-        .to_vec();
-    // What was a valid field value stays one when it is shortened.
-    let _ = session
-        .req_header_mut()
-        .insert_header(header::CONTENT_LENGTH, one);
-}

@@ -3,8 +3,10 @@
 
 use bytes::Bytes;
 use http::header;
-use pingora::Result;
 use pingora::proxy::Session;
+use pingora::{Error, ErrorType, Result};
+
+use super::failing::TOO_LARGE;
 
 /// See above.
 pub(super) struct Upload {
@@ -14,6 +16,8 @@ pub(super) struct Upload {
     bytes: u64,
     /// The most that is kept.
     most: u64,
+    /// How much of it may come.
+    left: u64,
     /// Something was read that is not kept.
     lost: bool,
     /// The client may wait for a 100 before it sends anything.
@@ -35,14 +39,16 @@ const LEAST: u64 = 16 * PART;
 const SMALL: u64 = 64 << 10;
 
 impl Upload {
-    /// The body of this request, of which at most so many bytes are kept.
-    pub(super) fn new(session: &mut Session, most: u64) -> Self {
+    /// The body of this request, of which at most so many bytes are kept, and which may be no
+    /// larger than `largest`.
+    pub(super) fn new(session: &mut Session, most: u64, largest: Option<u64>) -> Self {
         let empty = session.downstream_session.is_body_done();
         let expects = session.req_header().headers.contains_key(header::EXPECT);
         Self {
             kept: Vec::new(),
             bytes: 0,
             most,
+            left: largest.unwrap_or(u64::MAX),
             lost: false,
             expects,
             next: 0,
@@ -102,7 +108,12 @@ impl Upload {
             .read_body_or_idle(self.arrived)
             .await?;
         match &part {
-            Some(part) => self.keep(part),
+            Some(part) => {
+                let left = self.left.checked_sub(part.len() as u64);
+                let too_large = || Error::explain(ErrorType::Custom(TOO_LARGE), "of this route");
+                self.left = left.ok_or_else(too_large)?;
+                self.keep(part);
+            }
             None => self.ended = true,
         }
         self.expects = false;
