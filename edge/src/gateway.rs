@@ -246,6 +246,10 @@ impl ProxyHttp for Gateway {
                 Box::pin(self.upgrade(session, context, place)).await
             }
             Err(refusal) => {
+                if refusal == Refusal::BodyTooLarge {
+                    // It is not waited for.
+                    session.set_keepalive(None);
+                }
                 let request = session.req_header();
                 if websocket::asks(request.version, &request.headers) {
                     let route = context.plan.figures(&context.exchange);

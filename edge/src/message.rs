@@ -24,7 +24,7 @@ use crate::refusal::Refusal;
 pub const MOST_FIELDS: usize = 256;
 
 /// More bytes than this no head may have, whatever `[request]` says; Pingora reads 1 MiB.
-pub const LARGEST_HEAD: usize = 1 << 20;
+pub const LARGEST_HEAD: usize = (1 << 20) - 1;
 
 /// Is this one whole head of HTTP/1.x, up to its empty line, and nothing more? Tells how its body
 /// is framed.

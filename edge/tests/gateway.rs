@@ -16,12 +16,18 @@ mod caching;
 mod clauses;
 #[path = "gateway/collapsing.rs"]
 mod collapsing;
+#[path = "gateway/corpus.rs"]
+mod corpus;
+#[path = "corpus/read.rs"]
+mod corpus_file;
 #[path = "gateway/deadlines.rs"]
 mod deadlines;
 #[path = "gateway/discovery.rs"]
 mod discovery;
 #[path = "gateway/dns.rs"]
 mod dns;
+#[path = "gateway/downgrade.rs"]
+mod downgrade;
 #[path = "gateway/ending.rs"]
 mod ending;
 #[path = "gateway/failures.rs"]
@@ -58,6 +64,8 @@ mod routes;
 mod stale;
 #[path = "gateway/strangers.rs"]
 mod strangers;
+#[path = "gateway/strict.rs"]
+mod strict;
 #[path = "gateway/support.rs"]
 mod support;
 #[path = "gateway/tls.rs"]

@@ -165,8 +165,8 @@ impl Guarded {
     }
 
     /// Looks at what has come since `before`, ahead of whoever reads it. A body is passed on up to
-    /// where it is at fault, and then fails.
-    fn look(&mut self, buffer: &mut ReadBuf<'_>, before: usize) -> io::Result<()> {
+    /// where it is at fault; is there anything to pass?
+    fn look(&mut self, buffer: &mut ReadBuf<'_>, before: usize) -> bool {
         let known = self.walk.fault().is_some();
         let fresh = buffer.filled().get(before..).unwrap_or_default();
         let passed = self.walk.read(fresh);
@@ -174,13 +174,19 @@ impl Guarded {
             self.connection.found(fault.clone());
         }
         buffer.set_filled(before + passed);
-        match passed {
-            0 => Err(io::Error::new(
-                io::ErrorKind::InvalidData,
-                "the body could be read in two ways",
-            )),
-            _ => Ok(()),
+        passed > 0
+    }
+
+    /// Nothing of a body that is at fault is read on; another request, which is served before, is
+    /// not disturbed.
+    fn poll_faulty(&self) -> Poll<io::Result<()>> {
+        if self.phase() == EXCHANGE && self.connection.fault().is_none() {
+            return Poll::Pending;
         }
+        Poll::Ready(Err(io::Error::new(
+            io::ErrorKind::InvalidData,
+            "the body could be read in two ways",
+        )))
     }
 
     fn phase(&self) -> u8 {
@@ -190,6 +196,11 @@ impl Guarded {
     /// A client that sends nothing is let go as if it had gone; one that has sent part of a head
     /// is told that it took too long. Only called when there is nothing to read.
     fn poll_waiting(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        // The rest of a head that is bad already is not waited for.
+        if let Some(refusal) = self.connection.next_fault() {
+            self.answer_instead(refusal);
+            return Poll::Ready(Err(io::ErrorKind::InvalidData.into()));
+        }
         let phase = self.phase();
         let between = phase == IDLE;
         let by = match self.by {
@@ -208,8 +219,7 @@ impl Guarded {
         if between || !self.begun {
             return Poll::Ready(Ok(()));
         }
-        let fault = self.connection.next_fault();
-        self.answer_instead(fault.unwrap_or(Refusal::RequestTimeout));
+        self.answer_instead(Refusal::RequestTimeout);
         Poll::Ready(Err(io::Error::new(
             io::ErrorKind::TimedOut,
             "the head took too long",
@@ -329,9 +339,12 @@ impl AsyncRead for Guarded {
     ) -> Poll<io::Result<()>> {
         self.send_what_waits(context)?;
         let before = buffer.filled().len();
-        let mut read = self.poll_stream(context, buffer);
-        if !self.http2 && buffer.filled().len() > before {
-            read = read.map(|read| read.and(self.look(buffer, before)));
+        if self.walk.fault().is_some_and(|fault| fault.in_body) {
+            return self.poll_faulty();
+        }
+        let read = self.poll_stream(context, buffer);
+        if !self.http2 && buffer.filled().len() > before && !self.look(buffer, before) {
+            return self.poll_faulty();
         }
         match self.phase() {
             _ if self.http2 => read,

@@ -22,8 +22,8 @@ pub struct Head {
     fields: usize,
     line: Line,
     old: bool,
-    /// The host that the target names, and the port that need not be said.
-    authority: Option<(Vec<u8>, &'static str)>,
+    /// The host that the target names.
+    authority: Option<Vec<u8>>,
     hosted: bool,
     length: Option<u64>,
     chunked: bool,
@@ -138,7 +138,7 @@ impl Head {
             _ => return Err(Refusal::BadRequest),
         };
         let authority = target::check(method, asked)?;
-        self.authority = authority.map(|(authority, port)| (authority.to_vec(), port));
+        self.authority = authority.map(<[u8]>::to_vec);
         Ok(())
     }
 
@@ -174,10 +174,9 @@ impl Head {
             return Err(Refusal::BadHost);
         }
         self.hosted = true;
+        // A client says the same in both (RFC 9112 3.2).
         match &self.authority {
-            Some((authority, port)) if !target::same(authority, value, port) => {
-                Err(Refusal::BadHost)
-            }
+            Some(authority) if authority != value => Err(Refusal::BadHost),
             _ => Ok(()),
         }
     }

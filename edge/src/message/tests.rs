@@ -2,6 +2,66 @@
 
 use super::*;
 
+#[path = "../../tests/corpus/read.rs"]
+mod corpus_file;
+
+use corpus_file::{Entry, corpus};
+
+/// What the walk itself finds; the rest is the gateway's.
+const OWN: [&str; 4] = ["bad_message", "bad_host", "bad_request", "http_version"];
+
+fn walked(entry: &Entry, step: usize) -> Option<(u64, &'static str)> {
+    let mut walk = Walk::default();
+    let bytes = entry.parts.concat();
+    for part in bytes.chunks(step) {
+        if walk.read(part) < part.len() {
+            break;
+        }
+    }
+    let fault = walk.fault()?;
+    Some((fault.message, fault.refusal.reason()))
+}
+
+#[test]
+fn the_walk_finds_what_the_corpus_says_however_the_bytes_arrive() {
+    for entry in corpus() {
+        let found = walked(&entry, usize::MAX);
+        let next = entry.served as u64 + 1;
+        match entry.refused {
+            Some((_, reason)) if OWN.contains(&reason) => {
+                assert_eq!(found, Some((next, reason)), "{entry:?}");
+            }
+            Some((_, reason)) => {
+                assert!(
+                    found.is_none() || found == Some((next, reason)),
+                    "{entry:?}: {found:?}"
+                );
+            }
+            None => assert_eq!(found, None, "{entry:?}"),
+        }
+        if entry.parts.concat().len() < 100_000 {
+            for step in [1, 2, 3, 7] {
+                assert_eq!(walked(&entry, step), found, "{} by {step}", entry.name);
+            }
+        }
+    }
+}
+
+#[test]
+fn a_whole_head_of_the_corpus_is_judged_as_the_walk_judges_it() {
+    for entry in corpus() {
+        let bytes = entry.parts.concat();
+        let ends = bytes.windows(4).position(|four| four == b"\r\n\r\n");
+        let Some(end) = ends.filter(|_| !bytes.starts_with(b"\r\n")) else {
+            continue;
+        };
+        let mut walk = Walk::default();
+        walk.read(&bytes[..end + 4]);
+        let fault = walk.fault().map(|fault| fault.refusal.clone());
+        assert_eq!(check(&bytes[..end + 4]).err(), fault, "{}", entry.name);
+    }
+}
+
 const GOOD: &[u8] = b"POST /a?b=c HTTP/1.1\r\nHost: a.test\r\nContent-Length: 3\r\n\r\n";
 
 #[test]
