@@ -87,7 +87,9 @@ pub(crate) async fn refuse(
     header.insert_header(forward::X_REQUEST_ID, exchange.id.as_str())?;
     exchange.status = refusal.status().as_u16();
     exchange.refusal = Some(refusal);
-    drain_small_body(session).await;
+    if exchange.refusal != Some(Refusal::MessageForm) {
+        drain_small_body(session).await;
+    }
     let empty = session.req_header().method == Method::HEAD;
     session
         .write_response_header(Box::new(header), empty)

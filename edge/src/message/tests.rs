@@ -10,6 +10,16 @@ use corpus_file::{Entry, corpus};
 /// What the walk itself finds; the rest is the gateway's.
 const OWN: [&str; 4] = ["bad_message", "bad_host", "bad_request", "http_version"];
 
+#[test]
+fn the_corpus_is_large_and_says_whence_each_entry_is() {
+    let all = corpus();
+    assert!(all.len() >= 200);
+    for entry in all {
+        assert!(!entry.section.is_empty(), "{}", entry.name);
+        assert!(!entry.closes || entry.refused.is_none(), "{}", entry.name);
+    }
+}
+
 fn walked(entry: &Entry, step: usize) -> Option<(u64, &'static str)> {
     let mut walk = Walk::default();
     let bytes = entry.parts.concat();

@@ -173,6 +173,20 @@ async fn nothing_ambiguous_passes_nobody_else_is_answered_wrongly_and_what_is_le
     assert_eq!(names.len(), all.len(), "each name stands once");
 }
 
+/// `cargo test -p edge --test gateway -- --ignored seeds` writes them to `fuzz/corpus/message`.
+#[test]
+#[ignore = "it writes files"]
+fn seeds_for_the_fuzzer() {
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../fuzz/corpus/message");
+    std::fs::create_dir_all(&folder).unwrap();
+    for (number, entry) in corpus().iter().enumerate() {
+        let seed = [vec![7], entry.parts.concat()].concat();
+        if seed.len() < 4_096 {
+            std::fs::write(folder.join(format!("{number:03}")), seed).unwrap();
+        }
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn peer_and_route_see_the_path_as_it_is_written_in_one_way() {
     let (upstream, told) = strict_peer().await;
