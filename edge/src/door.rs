@@ -218,6 +218,7 @@ impl ServerApp for Door {
             keepalive: plan.config.timeout.keepalive,
         };
         let (http2, streams) = (server.http2, server.streams);
+        let largest_head = plan.config.request.largest_head();
         let by = Instant::now() + times.head;
         let secure = self.tls.is_some();
         let mut ending = shutdown.clone();
@@ -227,6 +228,7 @@ impl ServerApp for Door {
             drop(plan);
             let connection = Connection::new(secure);
             let mut guarded = Guarded::new(stream, connection.clone(), times, by);
+            guarded.bound_heads(largest_head);
             if agreed {
                 guarded.speak_http2();
             }

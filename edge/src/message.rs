@@ -30,7 +30,7 @@ pub const LARGEST_HEAD: usize = (1 << 20) - 1;
 /// is framed.
 pub fn check(head: &[u8]) -> Result<Framing, Refusal> {
     let mut reading = Head::default();
-    match reading.read(head)? {
+    match reading.read(head, LARGEST_HEAD)? {
         Some((framing, length)) if length == head.len() => Ok(framing),
         _ => Err(Refusal::BadRequest),
     }

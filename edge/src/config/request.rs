@@ -37,6 +37,14 @@ impl Default for Request {
     }
 }
 
+impl Request {
+    /// Of a head that is larger than this nothing more is read. One that is not, but larger than
+    /// it may be, is refused with a line in the log.
+    pub fn largest_head(&self) -> usize {
+        (2 * (self.target + self.fields_size)).max(64 << 10)
+    }
+}
+
 /// Target and fields together are never more than a head may be.
 const LARGEST: usize = LARGEST_HEAD / 2;
 

@@ -96,6 +96,11 @@ impl Guarded {
         }
     }
 
+    /// Of larger heads than this the rest is not waited for.
+    pub(crate) fn bound_heads(&mut self, most: usize) {
+        self.walk = Walk::bounded(most);
+    }
+
     /// HTTP/2 was agreed upon.
     pub(crate) fn speak_http2(&mut self) {
         self.http2 = true;
@@ -177,15 +182,18 @@ impl Guarded {
         passed > 0
     }
 
-    /// Nothing of a body that is at fault is read on; another request, which is served before, is
-    /// not disturbed.
-    fn poll_faulty(&self) -> Poll<io::Result<()>> {
+    /// What is at fault is not read on: neither a body, nor a head whose rest is still to come.
+    /// Another request, which is served before, is not disturbed.
+    fn poll_faulty(&mut self) -> Poll<io::Result<()>> {
         if self.phase() == EXCHANGE && self.connection.fault().is_none() {
             return Poll::Pending;
         }
+        if let Some(refusal) = self.connection.next_fault() {
+            self.answer_instead(refusal);
+        }
         Poll::Ready(Err(io::Error::new(
             io::ErrorKind::InvalidData,
-            "the body could be read in two ways",
+            "it could be read in two ways",
         )))
     }
 
@@ -196,11 +204,6 @@ impl Guarded {
     /// A client that sends nothing is let go as if it had gone; one that has sent part of a head
     /// is told that it took too long. Only called when there is nothing to read.
     fn poll_waiting(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        // The rest of a head that is bad already is not waited for.
-        if let Some(refusal) = self.connection.next_fault() {
-            self.answer_instead(refusal);
-            return Poll::Ready(Err(io::ErrorKind::InvalidData.into()));
-        }
         let phase = self.phase();
         let between = phase == IDLE;
         let by = match self.by {
@@ -339,7 +342,9 @@ impl AsyncRead for Guarded {
     ) -> Poll<io::Result<()>> {
         self.send_what_waits(context)?;
         let before = buffer.filled().len();
-        if self.walk.fault().is_some_and(|fault| fault.in_body) {
+        if let Some(fault) = self.walk.fault()
+            && (fault.in_body || self.phase() != EXCHANGE)
+        {
             return self.poll_faulty();
         }
         let read = self.poll_stream(context, buffer);

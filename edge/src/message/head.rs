@@ -1,6 +1,6 @@
 //! A request's head, line by line (RFC 9112 2 to 6).
 
-use super::{LARGEST_HEAD, MOST_FIELDS, class, target};
+use super::{MOST_FIELDS, class, target};
 use crate::forward;
 use crate::refusal::Refusal;
 
@@ -57,21 +57,16 @@ const NEVER_NOMINATED: [&str; 10] = [
 ];
 
 impl Head {
-    /// Has nothing of it come yet?
-    pub fn is_fresh(&self) -> bool {
-        self.read == 0
-    }
-
-    /// Reads on. Once the empty line has come, tells how the body is framed and how many of these
+    /// Reads on, up to so many bytes in all. Once the empty line has come, tells how the body is framed and how many of these
     /// bytes belong to the head.
-    pub fn read(&mut self, bytes: &[u8]) -> Result<Option<(Framing, usize)>, Refusal> {
+    pub fn read(&mut self, bytes: &[u8], most: usize) -> Result<Option<(Framing, usize)>, Refusal> {
         let mut left = bytes;
         while let Some(end) = memchr::memchr(b'\n', left) {
             let Some((line, rest)) = left.split_at_checked(end + 1) else {
                 break;
             };
             left = rest;
-            self.grow(line.len())?;
+            self.grow(line.len(), most)?;
             let ended = if self.unfinished.is_empty() {
                 self.line(line)?
             } else {
@@ -85,15 +80,15 @@ impl Head {
                     .map(|framing| Some((framing, bytes.len() - left.len())));
             }
         }
-        self.grow(left.len())?;
+        self.grow(left.len(), most)?;
         self.unfinished.extend_from_slice(left);
         Ok(None)
     }
 
-    fn grow(&mut self, by: usize) -> Result<(), Refusal> {
+    fn grow(&mut self, by: usize, most: usize) -> Result<(), Refusal> {
         self.read += by;
         match self.line {
-            _ if self.read <= LARGEST_HEAD => Ok(()),
+            _ if self.read <= most => Ok(()),
             Line::Field => Err(Refusal::FieldsTooLarge),
             Line::First | Line::Request => Err(Refusal::TargetTooLong),
         }

@@ -1,6 +1,6 @@
 //! Goes along a connection of HTTP/1.x, message by message.
 
-use super::{Chunks, Framing, Head};
+use super::{Chunks, Framing, Head, LARGEST_HEAD};
 use crate::refusal::Refusal;
 
 /// A message that could be read in two ways.
@@ -16,9 +16,11 @@ pub struct Fault {
 
 /// Where in the connection's bytes one stands. After the first fault nothing is looked at any
 /// more: nobody knows where the next message begins.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Walk {
     at: At,
+    /// The most bytes of a head.
+    most: usize,
     message: u64,
     fault: Option<Fault>,
 }
@@ -36,7 +38,23 @@ impl Default for At {
     }
 }
 
+impl Default for Walk {
+    fn default() -> Self {
+        Self::bounded(LARGEST_HEAD)
+    }
+}
+
 impl Walk {
+    /// From the beginning of a connection; larger heads than this are at fault.
+    pub fn bounded(most: usize) -> Self {
+        Self {
+            at: At::default(),
+            most: most.min(LARGEST_HEAD),
+            message: 0,
+            fault: None,
+        }
+    }
+
     /// Reads on. Tells how many of these bytes may be passed on: all of them, but none of a body
     /// from where it is at fault. A head that is, is passed, for it is answered.
     pub fn read(&mut self, bytes: &[u8]) -> usize {
@@ -72,7 +90,9 @@ impl Walk {
     fn step(&mut self, bytes: &[u8]) -> Result<usize, (usize, Refusal)> {
         match &mut self.at {
             At::Head(head) => {
-                let read = head.read(bytes).map_err(|refusal| (0, refusal))?;
+                let read = head
+                    .read(bytes, self.most)
+                    .map_err(|refusal| (0, refusal))?;
                 let Some((framing, read)) = read else {
                     return Ok(bytes.len());
                 };
