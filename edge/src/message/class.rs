@@ -1,62 +1,24 @@
 //! The classes of bytes.
 
-const TOKEN: u8 = 1;
-const VALUE: u8 = 2;
-const TARGET: u8 = 4;
+const TOKENS: [bool; 256] = tokens();
 
-const CLASSES: [u8; 256] = classes();
-
-const fn classes() -> [u8; 256] {
-    let mut classes = [0; 256];
+const fn tokens() -> [bool; 256] {
+    let mut tokens = [false; 256];
     let mut byte = 0_u8;
-    loop {
-        let mut class = 0;
-        let word = byte.is_ascii_alphanumeric();
-        let mark = matches!(
-            byte,
-            b'!' | b'#'
-                | b'$'
-                | b'%'
-                | b'&'
-                | b'\''
-                | b'*'
-                | b'+'
-                | b'-'
-                | b'.'
-                | b'^'
-                | b'_'
-                | b'`'
-                | b'|'
-                | b'~'
-        );
-        if word || mark {
-            class |= TOKEN;
-        }
-        if byte == b'\t' || (byte >= b' ' && byte != 0x7f) {
-            class |= VALUE;
-        }
-        if byte.is_ascii_graphic() && !matches!(byte, b'"' | b'#' | b'<' | b'>') {
-            class |= TARGET;
-        }
+    while byte < 128 {
         #[expect(
             clippy::indexing_slicing,
             clippy::as_conversions,
             reason = "at compile time; a byte is below 256, and nothing else is const"
         )]
         {
-            classes[byte as usize] = class;
-        }
-        if byte == u8::MAX {
-            return classes;
+            tokens[byte as usize] = byte.is_ascii_alphanumeric()
+                || matches!(byte, b'!' | b'#'..=b'\'' | b'*' | b'+' | b'-' | b'.')
+                || matches!(byte, b'^'..=b'`' | b'|' | b'~');
         }
         byte += 1;
     }
-}
-
-fn is(byte: u8, class: u8) -> bool {
-    CLASSES
-        .get(usize::from(byte))
-        .is_some_and(|own| own & class != 0)
+    tokens
 }
 
 /// Is it a token (RFC 9110 5.6.2)?
@@ -65,18 +27,25 @@ pub(super) fn is_token(bytes: &[u8]) -> bool {
 }
 
 pub(super) fn is_token_byte(byte: u8) -> bool {
-    is(byte, TOKEN)
+    TOKENS.get(usize::from(byte)).is_some_and(|&token| token)
 }
 
 /// May it stand in a field's value (RFC 9110 5.5)? Visible, blank, or beyond ASCII.
 pub(super) fn is_value(bytes: &[u8]) -> bool {
-    bytes.iter().all(|&byte| is(byte, VALUE))
+    none(bytes, |byte| (byte < b' ' && byte != b'\t') || byte == 0x7f)
 }
 
 /// May it stand in a target? Visible ASCII but what RFC 3986 never lets stand and honest clients
 /// always escape. `[]^{|}\` and the backtick come from browsers.
 pub(super) fn is_target(bytes: &[u8]) -> bool {
-    bytes.iter().all(|&byte| is(byte, TARGET))
+    none(bytes, |byte| {
+        !(b'!'..0x7f).contains(&byte) || matches!(byte, b'"' | b'#' | b'<' | b'>')
+    })
+}
+
+/// Is none of these bytes so? Looks at all of them, many at once, as the compiler likes it.
+fn none(bytes: &[u8], bad: impl Fn(u8) -> bool) -> bool {
+    !bytes.iter().fold(false, |any, &byte| any | bad(byte))
 }
 
 /// Without the blanks at both ends (RFC 9110 5.6.3).

@@ -239,7 +239,7 @@ fn names(value: &[u8], word: &[u8]) -> bool {
 fn nominated(value: &[u8]) -> Result<(), Refusal> {
     let never = |member: &[u8]| {
         let same = |name: &&str| member.eq_ignore_ascii_case(name.as_bytes());
-        NEVER_NOMINATED.iter().any(|name| same(&name))
+        NEVER_NOMINATED.iter().any(same)
     };
     match members(value).any(never) {
         true => Err(Refusal::MessageForm),

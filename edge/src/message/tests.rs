@@ -128,3 +128,17 @@ fn a_body_is_passed_on_up_to_its_fault() {
     assert_eq!((fault.message, fault.in_body), (2, true));
     assert_eq!(walk.read(b"GET / HTTP/1.1\r\n"), 0);
 }
+
+#[test]
+fn bytes_are_of_the_classes_that_the_rfcs_name() {
+    for byte in 0..=u8::MAX {
+        let letter = char::from(byte);
+        let token = letter.is_ascii_alphanumeric() || "!#$%&'*+-.^_`|~".contains(letter);
+        assert_eq!(class::is_token(&[byte]), token, "{byte}");
+        let value = byte == b'\t' || (byte >= b' ' && byte != 0x7f);
+        assert_eq!(class::is_value(&[byte]), value, "{byte}");
+        let target = letter.is_ascii_graphic() && !"\"#<>".contains(letter);
+        assert_eq!(class::is_target(&[byte]), target, "{byte}");
+    }
+    assert!(!class::is_token(b""));
+}
