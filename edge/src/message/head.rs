@@ -57,8 +57,8 @@ const NEVER_NOMINATED: [&str; 10] = [
 ];
 
 impl Head {
-    /// Reads on, up to so many bytes in all. Once the empty line has come, tells how the body is framed and how many of these
-    /// bytes belong to the head.
+    /// Reads on, up to so many bytes in all. Once the empty line has come, tells how the body is
+    /// framed and how many of these bytes belong to the head.
     pub fn read(&mut self, bytes: &[u8], most: usize) -> Result<Option<(Framing, usize)>, Refusal> {
         let mut left = bytes;
         while let Some(end) = memchr::memchr(b'\n', left) {

@@ -142,3 +142,91 @@ fn bytes_are_of_the_classes_that_the_rfcs_name() {
     }
     assert!(!class::is_token(b""));
 }
+
+/// A byte that means something here, or any other.
+fn odd(chance: &mut fastrand::Rng) -> u8 {
+    let marks = b"\r\n \t:;,0fF\0\x7f\xff#%/.\\_-";
+    match chance.bool() {
+        true => marks[chance.usize(..marks.len())],
+        false => chance.u8(..),
+    }
+}
+
+/// The entry with a few bytes changed, left out, put in, or taken from another one.
+fn changed(bytes: &[u8], other: &[u8], chance: &mut fastrand::Rng) -> Vec<u8> {
+    let mut bytes = bytes.to_vec();
+    for _ in 0..chance.usize(1..4) {
+        let at = chance.usize(..=bytes.len().saturating_sub(1));
+        match chance.u8(..4) {
+            0 => bytes.insert(at, odd(chance)),
+            1 if !bytes.is_empty() => bytes[at] = odd(chance),
+            2 if !bytes.is_empty() => drop(bytes.remove(at)),
+            _ => {
+                let from = chance.usize(..=other.len());
+                let to = chance.usize(from..=other.len()).min(from + 40);
+                bytes.splice(at..at, other[from..to].iter().copied());
+            }
+        }
+    }
+    bytes
+}
+
+/// What is held of every head that passes, without edge's own words for it.
+fn is_plain(head: &[u8], framing: Framing) -> bool {
+    let text: String = head.iter().map(|&byte| char::from(byte)).collect();
+    let bare = text.replace("\r\n", "");
+    let text = text.strip_prefix("\r\n").unwrap_or(&text);
+    let mut lines = text.trim_end_matches("\r\n").split("\r\n");
+    let words = lines.next().map_or(0, |line| line.split(' ').count());
+    let fields: Vec<_> = lines.filter_map(|line| line.split_once(':')).collect();
+    let all = |known: &str| -> Vec<String> {
+        let own = fields
+            .iter()
+            .filter(|(name, _)| name.to_ascii_lowercase().replace('_', "-").trim() == known);
+        own.map(|(_, value)| value.trim_matches([' ', '\t']).to_ascii_lowercase())
+            .collect()
+    };
+    let (lengths, codings) = (all("content-length"), all("transfer-encoding"));
+    let framed = match (framing, &lengths[..], &codings[..]) {
+        (Framing::Chunked, [], [coding]) => coding == "chunked",
+        (Framing::Length(length), [said], []) => *said == length.to_string(),
+        (Framing::Length(length), [], []) => length == 0,
+        _ => false,
+    };
+    framed && words == 3 && all("host").len() == 1 && !bare.contains(['\r', '\n', '\0'])
+}
+
+#[test]
+fn whatever_becomes_of_the_corpus_only_what_is_plain_passes() {
+    let mut chance = fastrand::Rng::new();
+    let seed = chance.get_seed();
+    let all: Vec<Vec<u8>> = corpus().iter().map(|entry| entry.parts.concat()).collect();
+    let all: Vec<_> = all
+        .into_iter()
+        .filter(|bytes| bytes.len() < 4_096)
+        .collect();
+    let mut passed = 0;
+    for _ in 0..20_000 {
+        let (one, other) = (chance.usize(..all.len()), chance.usize(..all.len()));
+        let bytes = changed(&all[one], &all[other], &mut chance);
+        let (mut whole, mut parts) = (Walk::default(), Walk::default());
+        let read = whole.read(&bytes);
+        let step = chance.usize(1..20);
+        let in_parts: usize = bytes.chunks(step).map(|part| parts.read(part)).sum();
+        let shown = bytes.escape_ascii();
+        assert_eq!(
+            (whole.fault(), read),
+            (parts.fault(), in_parts),
+            "{seed}: {shown}"
+        );
+        let Some(end) = memchr::memmem::find(&bytes, b"\r\n\r\n") else {
+            continue;
+        };
+        let head = &bytes[..end + 4];
+        if let Ok(framing) = check(head) {
+            passed += 1;
+            assert!(is_plain(head, framing), "{seed}: {framing:?} {shown}");
+        }
+    }
+    assert!(passed > 1_000, "{passed}");
+}
