@@ -1,4 +1,4 @@
-//! What it costs to let somebody in: the form of a head, and the proof of who asks.
+//! What it costs to prove who asks.
 
 #![expect(clippy::unwrap_used, reason = "a bench may fail loudly")]
 
@@ -11,7 +11,6 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use criterion::{Criterion, criterion_group, criterion_main};
 use edge::jwt::{Algorithm, Keys, Settings, Verified, verify};
-use edge::message::{Bounds, check};
 use ring::hmac;
 use ring::rand::SystemRandom;
 use ring::rsa::PublicKeyComponents;
@@ -20,22 +19,9 @@ use ring::signature::{Ed25519KeyPair, KeyPair as _, RSA_PKCS1_SHA256, RsaKeyPair
 criterion_group! {
     name = benches;
     config = harness::short();
-    targets = message, tokens
+    targets = tokens
 }
 criterion_main!(benches);
-
-fn message(c: &mut Criterion) {
-    let head = "GET /api/users/7?fields=name,mail HTTP/1.1\r\nHost: shop.example\r\n\
-        User-Agent: Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 Chrome/120 Safari/537.36\r\n\
-        Accept: text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8\r\n\
-        Accept-Language: en-GB,en;q=0.5\r\nAccept-Encoding: gzip, deflate, br\r\n\
-        Referer: https://shop.example/\r\nConnection: keep-alive\r\nSec-Fetch-Mode: cors\r\n\
-        Cookie: session=0123456789abcdef\r\nContent-Length: 0\r\n\r\n";
-    let bounds = Bounds::default();
-    c.bench_function("door/form of a head, 10 fields", |b| {
-        b.iter(|| check(black_box(head.as_bytes()), black_box(&bounds)));
-    });
-}
 
 const SECRET: &[u8] = b"0123456789abcdef0123456789abcdef";
 

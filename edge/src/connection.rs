@@ -12,7 +12,7 @@ mod guarded;
 use std::fmt;
 use std::future::Future;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 
 use http::HeaderValue;
 use parking_lot::Mutex;
@@ -20,6 +20,7 @@ use pingora::protocols::Stream;
 
 use crate::deadline::Deadline;
 use crate::identity::Certificate;
+use crate::message::Fault;
 use crate::refusal::Refusal;
 use crate::tunnel::Tunnel;
 pub(crate) use ahead::Ahead;
@@ -48,6 +49,11 @@ pub(crate) struct Connection {
     date: Mutex<Option<Date>>,
     dated: AtomicBool,
     handed_over: Mutex<HandOver>,
+    /// How many requests it has brought.
+    requests: AtomicU64,
+    /// The first message that could be read in two ways, and whether there is one.
+    fault: Mutex<Option<Fault>>,
+    faulty: AtomicBool,
     /// What edge said where Pingora found no request.
     refused: Mutex<Option<Refusal>>,
 }
@@ -114,12 +120,39 @@ impl Connection {
 
     /// A request's head has arrived.
     pub(crate) fn exchange_begins(&self) {
+        self.requests.fetch_add(1, Ordering::Relaxed);
         self.phase.store(EXCHANGE, Ordering::Relaxed);
     }
 
     /// The answer is complete.
     pub(crate) fn exchange_ends(&self) {
         self.phase.store(IDLE, Ordering::Relaxed);
+    }
+
+    /// From this message on nobody knows what the client says.
+    fn found(&self, fault: Fault) {
+        *self.fault.lock() = Some(fault);
+        self.faulty.store(true, Ordering::Release);
+    }
+
+    /// Why the request that is served now cannot be read in one way, if so.
+    pub(crate) fn fault(&self) -> Option<Refusal> {
+        let served = self.requests.load(Ordering::Relaxed);
+        self.fault_of(served)
+    }
+
+    /// The same of the head that is arriving.
+    fn next_fault(&self) -> Option<Refusal> {
+        self.fault_of(self.requests.load(Ordering::Relaxed) + 1)
+    }
+
+    fn fault_of(&self, message: u64) -> Option<Refusal> {
+        if !self.faulty.load(Ordering::Acquire) {
+            return None;
+        }
+        let fault = self.fault.lock();
+        let own = fault.as_ref().filter(|fault| fault.message == message);
+        own.map(|fault| fault.refusal.clone())
     }
 
     /// The next head that is written has this date of its own.

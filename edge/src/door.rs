@@ -195,6 +195,7 @@ impl Door {
             write: plan.config.timeout.write,
         };
         let (http2, streams) = (server.http2, server.streams);
+        let largest_head = plan.config.request.largest_head();
         let by = Instant::now() + times.head;
         let secure = self.tls.is_some();
         let mut ending = shutdown.clone();
@@ -205,6 +206,7 @@ impl Door {
             let (stream, agreed) = (entry.stream, entry.http2);
             let connection = Connection::new(secure, entry.certificate);
             let mut guarded = Guarded::new(stream, connection.clone(), times, by);
+            guarded.bound_heads(largest_head);
             if agreed {
                 guarded.speak_http2();
             }

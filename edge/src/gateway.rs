@@ -7,6 +7,7 @@ mod compressing;
 mod conversing;
 mod dressing;
 mod failing;
+mod form;
 mod inquiry;
 mod proxying;
 mod record;
@@ -45,7 +46,7 @@ use crate::sockets::Sockets;
 use crate::websocket::Place;
 use crate::{cors, forward, grpc, limit, respond, websocket};
 use compressing::Outlet;
-use request::{host_and_port, host_of, length, message, path_of, put_path};
+use request::{host_and_port, host_of, path_of};
 
 /// All that the steps need: the plan, what stays whatever the plan says, and the record.
 pub(crate) struct Gateway {
@@ -207,14 +208,8 @@ impl Gateway {
 
     /// Which route is it for?
     fn find_route(&self, session: &mut Session, context: &mut Held) -> Result<(), Refusal> {
-        message(session, &context.plan.config.request.bounds)?;
+        Self::form(session, context)?;
         Self::disown(session, context);
-        let path = path_of(session.req_header()).ok_or(Refusal::BadPath)?;
-        let normal = context.plan.config.request.paths.normalise(path)?;
-        if normal != path {
-            let normal = normal.into_owned();
-            put_path(session.req_header_mut(), &normal)?;
-        }
         let (plan, exchange) = (&context.plan, &mut context.exchange);
         let request = session.req_header();
         let host = host_of(request).ok_or(Refusal::BadHost)?;
@@ -239,11 +234,7 @@ impl Gateway {
     /// Does the route let this address in?
     fn let_in(&self, session: &Session, context: &Held) -> Result<(), Refusal> {
         let rule = context.rule().ok_or(Refusal::Internal)?;
-        let length = length(&session.req_header().headers);
-        if length
-            .zip(rule.body)
-            .is_some_and(|(length, most)| length > most)
-        {
+        if form::says_too_much(&session.req_header().headers, rule.body) {
             return Err(Refusal::BodyTooLarge);
         }
         let permitted = rule.addresses.permits(context.exchange.client.address);
@@ -328,14 +319,14 @@ impl ProxyHttp for Gateway {
                 Box::pin(self.upgrade(session, context, place)).await
             }
             Err(refusal) => {
+                if refusal == Refusal::BodyTooLarge {
+                    // It is not waited for.
+                    session.set_keepalive(None);
+                }
                 let request = session.req_header();
                 if websocket::asks(request.version, &request.headers) {
                     let route = context.plan.figures(&context.exchange);
                     self.metrics.websocket_refused(route, &refusal);
-                }
-                if refusal == Refusal::MessageForm {
-                    // Nobody knows where the next request begins.
-                    session.set_keepalive(None);
                 }
                 context.refuse(session, refusal).await
             }

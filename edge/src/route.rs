@@ -4,7 +4,7 @@ mod path;
 mod pattern;
 mod rewrite;
 
-pub use path::{Path, Paths, Slashes, bad_segment};
+pub use path::{DotSegments, DoubleSlashes, EncodedSlashes, Path, Paths, bad_segment};
 pub use pattern::{Host, Pattern};
 pub use rewrite::Rewrite;
 
@@ -22,7 +22,7 @@ pub struct Match {
     pub path: Pattern,
     /// The hosts; empty: any.
     pub hosts: Vec<Host>,
-    /// The methods; empty: any but CONNECT and TRACE. GET takes HEAD along (RFC 9110 9.3.2).
+    /// The methods; empty: those that edge knows, but CONNECT and TRACE. GET takes HEAD along (RFC 9110 9.3.2).
     pub methods: Vec<Method>,
 }
 
@@ -35,7 +35,8 @@ impl Match {
         match *method {
             Method::CONNECT | Method::TRACE => false,
             Method::HEAD if self.methods.contains(&Method::GET) => true,
-            _ => self.methods.is_empty() || self.methods.contains(method),
+            _ if self.methods.is_empty() => knows(method),
+            _ => self.methods.contains(method),
         }
     }
 
@@ -44,14 +45,32 @@ impl Match {
         let hosts = self.hosts.is_empty()
             || (!other.hosts.is_empty()
                 && other.hosts.iter().all(|host| self.hosts.contains(host)));
-        let methods = self.methods.is_empty()
-            || (!other.methods.is_empty()
-                && other
-                    .methods
-                    .iter()
-                    .all(|method| self.methods.contains(method)));
+        let methods = match self.methods.is_empty() {
+            true => other.methods.iter().all(knows),
+            false => {
+                let own = |method| self.methods.contains(method);
+                !other.methods.is_empty() && other.methods.iter().all(own)
+            }
+        };
         hosts && methods && self.path.covers(&other.path)
     }
+}
+
+/// Is this a method that edge knows (RFC 9110 9.3, RFC 5789)? Any other passes only where a route
+/// names it.
+fn knows(method: &Method) -> bool {
+    matches!(
+        *method,
+        Method::GET
+            | Method::HEAD
+            | Method::POST
+            | Method::PUT
+            | Method::DELETE
+            | Method::OPTIONS
+            | Method::PATCH
+            | Method::TRACE
+            | Method::CONNECT
+    )
 }
 
 /// All routes, found by their paths' segments: the cost grows with the length of the path, not
@@ -115,8 +134,8 @@ impl Routes {
 
     /// The first route that fits, as its place in the file.
     ///
-    /// 404 where no route fits host and path; 405 with what is allowed where only the method
-    /// does not fit.
+    /// 404 where no route fits host and path; where only the method does not fit, 405 with what is
+    /// allowed, or 501 if edge does not know it.
     pub fn find(&self, host: &str, path: &Path<'_>, method: &Method) -> Result<usize, Refusal> {
         let mut best: Option<usize> = None;
         self.visit(path, &mut |fitting| {
@@ -129,7 +148,10 @@ impl Routes {
                 .find(|&index| self.matches.get(index).is_some_and(fits));
             best = found.or(best);
         });
-        best.ok_or_else(|| self.no_route(host, path))
+        best.ok_or_else(|| match self.no_route(host, path) {
+            Refusal::MethodNotAllowed { .. } if !knows(method) => Refusal::MethodUnknown,
+            refusal => refusal,
+        })
     }
 
     fn no_route(&self, host: &str, path: &Path<'_>) -> Refusal {

@@ -995,6 +995,63 @@ fn a_websocket_has_the_bounds_of_the_reference_unless_it_sets_its_own() {
 }
 
 #[test]
+fn what_a_request_may_be_is_read_and_a_route_may_take_larger_bodies() {
+    use edge::route::{DotSegments, DoubleSlashes, EncodedSlashes, Paths};
+    let default = Config::read("", &route_with("")).unwrap();
+    let request = default.request;
+    assert_eq!(
+        (request.target, request.fields, request.fields_size),
+        (8 << 10, 100, 32 << 10)
+    );
+    assert_eq!((request.body, default.routes[0].body), (None, None));
+    assert_eq!(request.paths, Paths::default());
+    let file = "[request]\ntarget = \"1KiB\"\nfields = 256\nfields_size = \"511KiB\"\n\
+                body = \"2MiB\"\ndot_segments = \"resolve\"\ndouble_slashes = \"merge\"\n\
+                encoded_slashes = \"refuse\"\n";
+    let own = |keys: &str| Config::read("", &(file.to_owned() + &route_with(keys))).unwrap();
+    let config = own("");
+    let paths = Paths {
+        dot_segments: DotSegments::Resolve,
+        double_slashes: DoubleSlashes::Merge,
+        encoded_slashes: EncodedSlashes::Refuse,
+    };
+    assert_eq!((config.request.target, config.request.fields), (1_024, 256));
+    assert_eq!(config.request.paths, paths);
+    assert_eq!(config.routes[0].body, Some(2 << 20));
+    assert_eq!(own("body = \"off\"").routes[0].body, None);
+    assert_eq!(own("body = \"1GiB\"").routes[0].body, Some(1 << 30));
+    let told = config.to_string();
+    assert!(told.contains("takes targets of 1024 B, 256 fields of 523264 B"));
+    assert!(told.contains("resolves dot segments, merges double slashes, refuses encoded ones"));
+    assert!(told.contains("  body       2097152 B"), "{told}");
+}
+
+#[test]
+fn what_no_request_can_be_is_a_fault() {
+    for (key, said) in [
+        ("target = \"512KiB\"", "expected at most \"511KiB\""),
+        ("fields_size = \"1GiB\"", "expected at most \"511KiB\""),
+        ("fields = 257", "expected 1 to 256"),
+        ("fields = 0", "expected 1 to 256"),
+        ("body = \"10MB\"", "a size such as"),
+        ("body = 5", "expected"),
+        (
+            "dot_segments = \"keep\"",
+            "expected one of \"refuse\", \"resolve\"",
+        ),
+        ("double_slashes = \"mrege\"", "did you mean `merge`?"),
+        (
+            "encoded_slashes = \"decode\"",
+            "expected one of \"keep\", \"refuse\"",
+        ),
+        ("dots = \"refuse\"", "unknown key `dots` in [request]"),
+    ] {
+        let fault = only_fault(&file_with(&format!("[request]\n{key}")));
+        assert!(fault.contains(said), "{key}: {fault}");
+    }
+}
+
+#[test]
 fn a_bound_on_websockets_that_does_nothing_is_a_fault() {
     let route = |keys: &str| only_fault(&route_with(&format!("websocket = {{ {keys} }}")));
     for (keys, said) in [

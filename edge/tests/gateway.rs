@@ -22,6 +22,8 @@ mod collapsing;
 mod compression;
 #[path = "gateway/corpus.rs"]
 mod corpus;
+#[path = "corpus/read.rs"]
+mod corpus_file;
 #[path = "gateway/cors.rs"]
 mod cors;
 #[path = "gateway/deadlines.rs"]
@@ -30,6 +32,8 @@ mod deadlines;
 mod discovery;
 #[path = "gateway/dns.rs"]
 mod dns;
+#[path = "gateway/downgrade.rs"]
+mod downgrade;
 #[path = "gateway/ending.rs"]
 mod ending;
 #[path = "gateway/failures.rs"]
@@ -70,6 +74,8 @@ mod slow;
 mod stale;
 #[path = "gateway/strangers.rs"]
 mod strangers;
+#[path = "gateway/strict.rs"]
+mod strict;
 #[path = "gateway/support.rs"]
 mod support;
 #[path = "gateway/tls.rs"]

@@ -8,10 +8,10 @@ use std::time::Duration;
 
 use http::StatusCode;
 
-use super::{Config, Route, Upstream, WebSocket};
+use super::{Config, Request, Route, Upstream, WebSocket};
 use crate::cache::{KeyPart, Policy, PrivateBy};
 use crate::limit::Quota;
-use crate::route::Rewrite;
+use crate::route::{DotSegments, DoubleSlashes, EncodedSlashes, Rewrite};
 use crate::websocket::Settings;
 
 impl fmt::Display for Config {
@@ -53,6 +53,7 @@ impl fmt::Display for Config {
         };
         writeln!(f, "speaks {speaks}")?;
         writeln!(f, "trusts {trusted} to name the client")?;
+        self.request.describe(f)?;
         if !self.server.proxy_protocol.is_empty() {
             let networks = words(&self.server.proxy_protocol);
             writeln!(f, "awaits a PROXY header from {networks}")?;
@@ -124,6 +125,7 @@ impl Config {
             f,
             "  timeout    connect {connect}, try {attempt}, response {response}, body {body}{pace}"
         )?;
+        writeln!(f, "  body       {}", size(route.body))?;
         match &route.cache {
             Some(policy) => self.describe_cache(policy, f)?,
             None => writeln!(f, "  cache      off")?,
@@ -219,6 +221,36 @@ fn words(words: impl IntoIterator<Item = impl ToString>) -> String {
     }
 }
 
+impl Request {
+    fn describe(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            target,
+            fields,
+            fields_size,
+            body: _,
+            paths,
+        } = self;
+        writeln!(
+            f,
+            "takes targets of {target} B, {fields} fields of {fields_size} B"
+        )?;
+        let dots = match paths.dot_segments {
+            DotSegments::Refuse => "refuses dot segments",
+            DotSegments::Resolve => "resolves dot segments",
+        };
+        let double = match paths.double_slashes {
+            DoubleSlashes::Keep => "keeps",
+            DoubleSlashes::Merge => "merges",
+            DoubleSlashes::Refuse => "refuses",
+        };
+        let encoded = match paths.encoded_slashes {
+            EncodedSlashes::Keep => "keeps",
+            EncodedSlashes::Refuse => "refuses",
+        };
+        writeln!(f, "{dots}, {double} double slashes, {encoded} encoded ones")
+    }
+}
+
 impl WebSocket {
     fn describe(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Settings {
@@ -239,12 +271,11 @@ impl WebSocket {
             time(times.pong),
             time(times.lifetime)
         )?;
-        let bytes = |size: &Option<u64>| size.map_or("off".to_owned(), |size| format!("{size} B"));
         writeln!(
             f,
             "             message {}, frame {}",
-            bytes(message),
-            bytes(frame)
+            size(*message),
+            size(*frame)
         )?;
         let messages = quota(messages_per_client.as_ref(), whose(self.own_messages));
         writeln!(f, "             messages_per_client {messages}")?;
@@ -289,6 +320,10 @@ fn time(time: Option<Duration>) -> String {
         || "off".to_owned(),
         |time| humantime::format_duration(time).to_string(),
     )
+}
+
+fn size(size: Option<u64>) -> String {
+    size.map_or_else(|| "off".to_owned(), |size| format!("{size} B"))
 }
 
 fn quota(quota: Option<&Quota>, whose: &str) -> String {

@@ -1,90 +1,132 @@
-//! `[request]`: what a request may be.
+//! `[request]` and a route's `body`.
+
+use std::ops::Range;
+
+use toml::Spanned;
+use toml::de::DeValue;
 
 use super::forms::{choice, number};
-use super::reader::{Report, Size, Switch, Table};
-use crate::message::Bounds;
-use crate::route::{Paths, Slashes};
+use super::reader::{Read, Report, Size, Switch, Table};
+use crate::message::{LARGEST_HEAD, MOST_FIELDS};
+use crate::route::{DotSegments, DoubleSlashes, EncodedSlashes, Paths};
 
-/// `[request]`
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+/// `[request]`: what a request may be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Request {
-    /// How large its head may be.
-    pub bounds: Bounds,
-    /// How large its body may be; `None`: as large as it likes.
+    /// The longest target.
+    pub target: usize,
+    /// The most header fields.
+    pub fields: usize,
+    /// The most bytes that they may come to.
+    pub fields_size: usize,
+    /// The largest body, for all routes that set none of their own; `None`: any.
     pub body: Option<u64>,
-    /// What becomes of paths that could be read in two ways.
+    /// How paths are written.
     pub paths: Paths,
 }
 
-/// Pingora itself takes no larger head, and no more fields.
-const MOST_HEAD: u64 = 512 << 10;
-const MOST_FIELDS: usize = 255;
-
-pub(super) fn read_request(mut table: Table<'_, '_>, report: &mut Report<'_>) -> Request {
-    let usual = Bounds::default();
-    let fields = number(&mut table, "fields", 1..=MOST_FIELDS, report);
-    let bounds = Bounds {
-        target: read_size(&mut table, "target", usual.target, report),
-        fields: fields.map_or(usual.fields, |(fields, _)| fields),
-        fields_size: read_size(&mut table, "fields_size", usual.fields_size, report),
-    };
-    let body = read_body(&mut table, None, report);
-    let slashes = |table: &mut Table<'_, '_>,
-                   key,
-                   words: &[(&'static str, Slashes)],
-                   report: &mut Report<'_>| {
-        let value = table.value(key, report);
-        value
-            .and_then(|value| choice(value, report, words))
-            .unwrap_or_default()
-    };
-    let (keep, merge, refuse) = (
-        ("keep", Slashes::Keep),
-        ("merge", Slashes::Merge),
-        ("refuse", Slashes::Refuse),
-    );
-    let double_slashes = slashes(&mut table, "double_slashes", &[keep, merge, refuse], report);
-    let encoded_slashes = slashes(&mut table, "encoded_slashes", &[keep, refuse], report);
-    let dots = table.value("dot_segments", report);
-    let dots =
-        dots.and_then(|value| choice(value, report, &[("refuse", false), ("resolve", true)]));
-    table.finish(report);
-    Request {
-        bounds,
-        body,
-        paths: Paths {
-            resolve_dots: dots.unwrap_or(false),
-            double_slashes,
-            encoded_slashes,
-        },
+impl Default for Request {
+    fn default() -> Self {
+        Self {
+            target: 8 << 10,
+            fields: 100,
+            fields_size: 32 << 10,
+            body: None,
+            paths: Paths::default(),
+        }
     }
 }
 
-/// `body = "1MiB"`, or `"off"`: in the file, and in a route.
+impl Request {
+    /// Of a head that is larger than this nothing more is read. One that is not, but larger than
+    /// it may be, is refused with a line in the log.
+    pub fn largest_head(&self) -> usize {
+        (2 * (self.target + self.fields_size)).max(64 << 10)
+    }
+}
+
+/// Target and fields together are never more than a head may be.
+const LARGEST: usize = LARGEST_HEAD / 2;
+
+/// `[request]`.
+pub(super) fn read_request(mut table: Table<'_, '_>, report: &mut Report<'_>) -> Request {
+    let default = Request::default();
+    let request = Request {
+        target: size(&mut table, "target", default.target, report),
+        fields: number(&mut table, "fields", 1..=MOST_FIELDS, report)
+            .map_or(default.fields, |(fields, _)| fields),
+        fields_size: size(&mut table, "fields_size", default.fields_size, report),
+        body: read_body(&mut table, default.body, report),
+        paths: Paths {
+            dot_segments: table.or("dot_segments", DotSegments::default(), report),
+            double_slashes: table.or("double_slashes", DoubleSlashes::default(), report),
+            encoded_slashes: table.or("encoded_slashes", EncodedSlashes::default(), report),
+        },
+    };
+    table.finish(report);
+    request
+}
+
+/// `body`, in `[request]` or in a route.
 pub(super) fn read_body(
     table: &mut Table<'_, '_>,
     inherited: Option<u64>,
     report: &mut Report<'_>,
 ) -> Option<u64> {
-    let given = table.get::<Switch<Size>>("body", report);
-    given.map_or(inherited, |given| given.on().map(|Size(bytes)| bytes))
+    let own = table.get::<Switch<Size>>("body", report);
+    own.map_or(inherited, |own| own.on().map(|Size(bytes)| bytes))
 }
 
-fn read_size(
+fn size(
     table: &mut Table<'_, '_>,
     key: &'static str,
-    usual: usize,
+    default: usize,
     report: &mut Report<'_>,
 ) -> usize {
     let Some((Size(bytes), span)) = table.placed::<Size>(key, report) else {
-        return usual;
+        return default;
     };
-    if !(64..=MOST_HEAD).contains(&bytes) {
-        report.fault(
-            &span,
-            format!("{bytes} B do not fit here"),
-            "expected \"64B\" to \"512KiB\"",
-        );
+    let fits = usize::try_from(bytes)
+        .ok()
+        .filter(|&bytes| bytes <= LARGEST);
+    if fits.is_none() {
+        too_large(&span, report);
     }
-    usize::try_from(bytes).unwrap_or(usual)
+    fits.unwrap_or(default)
+}
+
+fn too_large(span: &Range<usize>, report: &mut Report<'_>) {
+    report.fault(
+        span,
+        "larger than a head may be",
+        format!("expected at most \"{}KiB\"", LARGEST >> 10),
+    );
+}
+
+impl Read for DotSegments {
+    fn read(value: &Spanned<DeValue<'_>>, report: &mut Report<'_>) -> Option<Self> {
+        let words = [("refuse", Self::Refuse), ("resolve", Self::Resolve)];
+        choice(value, report, &words)
+    }
+}
+
+impl Read for DoubleSlashes {
+    fn read(value: &Spanned<DeValue<'_>>, report: &mut Report<'_>) -> Option<Self> {
+        let words = [
+            ("keep", Self::Keep),
+            ("merge", Self::Merge),
+            ("refuse", Self::Refuse),
+        ];
+        choice(value, report, &words)
+    }
+}
+
+impl Read for EncodedSlashes {
+    fn read(value: &Spanned<DeValue<'_>>, report: &mut Report<'_>) -> Option<Self> {
+        choice(
+            value,
+            report,
+            &[("keep", Self::Keep), ("refuse", Self::Refuse)],
+        )
+    }
 }

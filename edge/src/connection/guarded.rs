@@ -23,6 +23,7 @@ use super::ahead::{self, Ahead};
 use super::frames::Frames;
 use super::{Connection, EXCHANGE, HEAD, IDLE};
 use crate::alarm::Alarm;
+use crate::message::Walk;
 use crate::refusal::Refusal;
 
 /// How long edge waits for a client between and within heads.
@@ -82,6 +83,8 @@ pub(crate) struct Guarded {
     alarm: Alarm,
     /// What is written in place of Pingora's error page, and how much of it has been.
     instead: Option<(Vec<u8>, usize)>,
+    /// Where each message begins and ends, and whether it could be read otherwise.
+    walk: Walk,
     /// Was something written that may still lie in a buffer?
     unflushed: bool,
     /// When the client had last taken something, and how much by then.
@@ -112,6 +115,7 @@ impl Guarded {
             by,
             alarm: Alarm::default(),
             instead: None,
+            walk: Walk::default(),
             unflushed: false,
             taken: None,
             look: None,
@@ -167,6 +171,11 @@ impl Guarded {
             io::ErrorKind::TimedOut,
             "the client takes nothing",
         )))
+    }
+
+    /// Of larger heads than this the rest is not waited for.
+    pub(crate) fn bound_heads(&mut self, most: usize) {
+        self.walk = Walk::bounded(most);
     }
 
     /// HTTP/2 was agreed upon.
@@ -294,6 +303,34 @@ impl Guarded {
         self.stream.as_ref().map(BufWriter::get_ref)
     }
 
+    /// Looks at what has come since `before`, ahead of whoever reads it. A body is passed on up to
+    /// where it is at fault; is there anything to pass?
+    fn look(&mut self, buffer: &mut ReadBuf<'_>, before: usize) -> bool {
+        let known = self.walk.fault().is_some();
+        let fresh = buffer.filled().get(before..).unwrap_or_default();
+        let passed = self.walk.read(fresh);
+        if let Some(fault) = self.walk.fault().filter(|_| !known) {
+            self.connection.found(fault.clone());
+        }
+        buffer.set_filled(before + passed);
+        passed > 0
+    }
+
+    /// What is at fault is not read on: neither a body, nor a head whose rest is still to come.
+    /// Another request, which is served before, is not disturbed.
+    fn poll_faulty(&mut self) -> Poll<io::Result<()>> {
+        if self.phase() == EXCHANGE && self.connection.fault().is_none() {
+            return Poll::Pending;
+        }
+        if let Some(refusal) = self.connection.next_fault() {
+            self.answer_instead(refusal);
+        }
+        Poll::Ready(Err(io::Error::new(
+            io::ErrorKind::InvalidData,
+            "it could be read in two ways",
+        )))
+    }
+
     fn phase(&self) -> u8 {
         self.connection.phase.load(Ordering::Relaxed)
     }
@@ -331,6 +368,8 @@ impl Guarded {
     fn replace_page(&mut self, page: &[u8]) {
         self.answer_instead(if self.preface {
             Refusal::HttpVersion
+        } else if let Some(refusal) = self.connection.next_fault() {
+            refusal
         } else if page.starts_with(b"HTTP/1.1 405") {
             Refusal::MethodNotAllowed {
                 allow: String::new(),
@@ -443,7 +482,15 @@ impl AsyncRead for Guarded {
     ) -> Poll<io::Result<()>> {
         self.send_what_waits(context)?;
         let before = buffer.filled().len();
+        if let Some(fault) = self.walk.fault()
+            && (fault.in_body || self.phase() != EXCHANGE)
+        {
+            return self.poll_faulty();
+        }
         let read = self.poll_stream(context, buffer);
+        if !self.http2 && buffer.filled().len() > before && !self.look(buffer, before) {
+            return self.poll_faulty();
+        }
         match self.phase() {
             _ if self.http2 => self.counted(read, buffer.filled().get(before..)),
             EXCHANGE => {

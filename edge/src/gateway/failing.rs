@@ -23,6 +23,11 @@ impl Gateway {
         if context.connection.stalled.load(Ordering::Relaxed) {
             return Refusal::ClientStalled;
         }
+        if *error.esource() == ErrorSource::Downstream
+            && let Some(refusal) = context.connection.fault()
+        {
+            return refusal;
+        }
         match error.esource() {
             ErrorSource::Upstream => upstream::refusal(error),
             ErrorSource::Downstream if *error.etype() == ErrorType::ReadTimedout => {

@@ -9,8 +9,6 @@ use super::Held;
 use crate::forward;
 use crate::headers::Variable;
 use crate::identity::X_FORWARDED_CLIENT_CERT;
-use crate::message;
-use crate::refusal::Refusal;
 use crate::route::Rewrite;
 
 /// What a trusted proxy says of the host and scheme that the client asked for.
@@ -188,41 +186,4 @@ pub(super) fn host_of(request: &RequestHeader) -> Option<&str> {
         return None;
     }
     host_and_port(request).and_then(forward::host)
-}
-
-/// Is the request's head in a form that can be read in one way alone?
-pub(super) fn message(session: &Session, bounds: &message::Bounds) -> Result<(), Refusal> {
-    let request = session.req_header();
-    match session.downstream_session.as_http1() {
-        Some(http1) => message::check(&http1.get_headers_raw_bytes(), bounds),
-        None => {
-            let target = request.uri.path_and_query();
-            let target = target.map_or("", |target| target.as_str());
-            message::check_fields(target, &request.headers, bounds)
-        }
-    }
-}
-
-/// The target with this path; the query stays.
-pub(super) fn put_path(request: &mut RequestHeader, path: &str) -> Result<(), Refusal> {
-    // A target with scheme and host keeps them: they say for whom the request is.
-    let authority = request.uri.scheme_str().zip(request.uri.authority());
-    let before = authority.map(|(scheme, authority)| format!("{scheme}://{authority}"));
-    let before = before.filter(|_| !request.raw_path().starts_with(b"/"));
-    let query = request.uri.query().map(|query| format!("?{query}"));
-    let parts = [before.as_deref(), Some(path), query.as_deref()];
-    let target: String = parts.into_iter().flatten().collect();
-    let put = request.set_raw_path(target.as_bytes());
-    put.map_err(|_| Refusal::BadPath)
-}
-
-/// How long the request's body is, if it says so.
-pub(super) fn length(headers: &HeaderMap) -> Option<u64> {
-    headers
-        .get(header::CONTENT_LENGTH)?
-        .to_str()
-        .ok()?
-        .trim()
-        .parse()
-        .ok()
 }

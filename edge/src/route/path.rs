@@ -1,8 +1,123 @@
-//! A request's path: as it came, and as routes are matched.
+//! A request's path: written in one way, and as routes are matched.
 
 use std::borrow::Cow;
 
 use crate::refusal::Refusal;
+
+/// What becomes of paths that can be written in several ways: `[request]`'s words.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Paths {
+    /// `.` and `..` (RFC 3986 5.2.4).
+    pub dot_segments: DotSegments,
+    /// `//`.
+    pub double_slashes: DoubleSlashes,
+    /// `%2F` and `%5C`.
+    pub encoded_slashes: EncodedSlashes,
+}
+
+/// See [`Paths`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum DotSegments {
+    /// A path that holds one is refused.
+    #[default]
+    Refuse,
+    /// They are resolved; what leads above the root is refused.
+    Resolve,
+}
+
+/// See [`Paths`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum DoubleSlashes {
+    /// They pass.
+    #[default]
+    Keep,
+    /// They become one.
+    Merge,
+    /// A path that holds them is refused.
+    Refuse,
+}
+
+/// See [`Paths`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum EncodedSlashes {
+    /// They pass, and are part of a segment.
+    #[default]
+    Keep,
+    /// A path that holds one is refused.
+    Refuse,
+}
+
+impl Paths {
+    /// The one way to write this path, which route, cache, authentication and peer then all see.
+    ///
+    /// Escapes of unreserved characters are undone and the others' digits are upper-case (RFC 3986
+    /// 6.2.2). What escapes nothing, `%00` and `\` are refused, for peers disagree on them.
+    pub fn normalise<'a>(&self, path: &'a str) -> Result<Cow<'a, str>, Refusal> {
+        if !path.starts_with('/') || path.contains('\\') || !self.escapes_well(path) {
+            return Err(Refusal::BadPath);
+        }
+        let mut written = normal(path);
+        if written.contains("//") {
+            match self.double_slashes {
+                DoubleSlashes::Keep => {}
+                DoubleSlashes::Merge => written = Cow::Owned(merged(&written)),
+                DoubleSlashes::Refuse => return Err(Refusal::BadPath),
+            }
+        }
+        if self.dot_segments == DotSegments::Resolve && written.contains("/.") {
+            written = Cow::Owned(resolved(&written).ok_or(Refusal::BadPath)?);
+        }
+        // Nearly every path has neither escapes nor dots.
+        if (written.contains('%') || written.contains("/.")) && bad_segment(&written) {
+            return Err(Refusal::BadPath);
+        }
+        Ok(written)
+    }
+
+    fn escapes_well(&self, path: &str) -> bool {
+        path.split('%')
+            .skip(1)
+            .all(|after| match escape(after.as_bytes()) {
+                None | Some(0) => false,
+                Some(b'/' | b'\\') => self.encoded_slashes == EncodedSlashes::Keep,
+                Some(_) => true,
+            })
+    }
+}
+
+fn merged(path: &str) -> String {
+    let mut merged = String::with_capacity(path.len());
+    for letter in path.chars() {
+        if letter != '/' || !merged.ends_with('/') {
+            merged.push(letter);
+        }
+    }
+    merged
+}
+
+/// Without its dot segments; `None` if one leads above the root.
+fn resolved(path: &str) -> Option<String> {
+    let mut segments: Vec<&str> = Vec::new();
+    let mut left = path.split('/').skip(1).peekable();
+    while let Some(segment) = left.next() {
+        let last = left.peek().is_none();
+        match segment {
+            "." => {}
+            ".." => {
+                segments.pop()?;
+            }
+            segment => {
+                segments.push(segment);
+                continue;
+            }
+        }
+        // What a dot segment leads to is a folder.
+        if last {
+            segments.push("");
+        }
+    }
+    Some(format!("/{}", segments.join("/")))
+}
 
 /// A path in two readings. The peer gets it as it came; routes are matched against it with its
 /// escapes written in one way, so that `/h%65alth` is `/health`.
@@ -39,100 +154,13 @@ impl<'a> Path<'a> {
     }
 }
 
-/// What becomes of paths that edge and a peer might read differently.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Paths {
-    /// Are dot segments resolved (RFC 3986 5.2.4), or refused?
-    pub resolve_dots: bool,
-    /// Empty segments, as in `/a//b`.
-    pub double_slashes: Slashes,
-    /// Slashes within a segment: `%2F`, `%5C` and `\`.
-    pub encoded_slashes: Slashes,
-}
-
-/// What becomes of slashes.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum Slashes {
-    /// They stay as they are.
-    #[default]
-    Keep,
-    /// Several become one.
-    Merge,
-    /// A path with them is refused.
-    Refuse,
-}
-
-impl Paths {
-    /// The one way to write this path, in which routes, cache, limits and the peer all see it.
-    pub fn normalise<'a>(&self, raw: &'a str) -> Result<Cow<'a, str>, Refusal> {
-        if !raw.starts_with('/') {
-            return Err(Refusal::BadPath);
-        }
-        let plain = !raw.bytes().any(|b| matches!(b, b'%' | b'\\')) && !raw.contains("/.");
-        if plain && !raw.contains("//") {
-            return Ok(Cow::Borrowed(raw));
-        }
-        let mut path = normal(raw);
-        let encoded = || path.contains('\\') || path.contains("%2F") || path.contains("%5C");
-        if self.encoded_slashes == Slashes::Refuse && encoded() {
-            return Err(Refusal::BadPath);
-        }
-        if path.contains("//") {
-            match self.double_slashes {
-                Slashes::Keep => {}
-                Slashes::Refuse => return Err(Refusal::BadPath),
-                Slashes::Merge => path = Cow::Owned(merged(&path)),
-            }
-        }
-        if self.resolve_dots {
-            path = Cow::Owned(resolved(&path)?);
-        }
-        // What is still one, for it hides behind an encoded slash, leads nobody knows where.
-        match bad_segment(&path) {
-            true => Err(Refusal::BadPath),
-            false => Ok(path),
-        }
-    }
-}
-
-fn merged(path: &str) -> String {
-    let mut merged = String::with_capacity(path.len());
-    for c in path.chars() {
-        if c != '/' || !merged.ends_with('/') {
-            merged.push(c);
-        }
-    }
-    merged
-}
-
-/// RFC 3986 5.2.4; a path that climbs above its root is none.
-fn resolved(path: &str) -> Result<String, Refusal> {
-    let mut kept: Vec<&str> = Vec::new();
-    let mut open = false;
-    for segment in path.split('/').skip(1) {
-        open = matches!(segment, "." | "..");
-        match segment {
-            "." => {}
-            ".." => drop(kept.pop().ok_or(Refusal::BadPath)?),
-            other => kept.push(other),
-        }
-    }
-    let mut resolved = String::with_capacity(path.len());
-    for segment in kept {
-        resolved.push('/');
-        resolved.push_str(segment);
-    }
-    if open || resolved.is_empty() {
-        resolved.push('/');
-    }
-    Ok(resolved)
-}
-
-/// Does the path hold a `.` or `..` segment, however it is written (`%2e`, `%2F`, `\`)?
+/// Does the path hold a `.` or `..` segment, however it is written (`%2e`, `%2F`, `\`, `..;a`)?
 pub fn bad_segment(path: &str) -> bool {
     let decoded = decode(path.as_bytes());
     let mut segments = decoded.split(|&b| matches!(b, b'/' | b'\\'));
-    segments.any(|segment| matches!(segment, b"." | b".."))
+    // Some peers cut a segment's parameters off before they look at it (RFC 3986 3.3).
+    let name = |segment: &[u8]| segment.iter().take_while(|&&b| b != b';').count();
+    segments.any(|segment| matches!(segment.get(..name(segment)), Some(b"." | b"..")))
 }
 
 fn decode(bytes: &[u8]) -> Vec<u8> {
@@ -240,79 +268,91 @@ mod tests {
         assert_eq!(matched("/%é%"), "/%é%");
     }
 
-    fn normalised(raw: &str, paths: Paths) -> Result<String, Refusal> {
-        paths.normalise(raw).map(Cow::into_owned)
-    }
-
-    const KEEP: Paths = Paths {
-        resolve_dots: false,
-        double_slashes: Slashes::Keep,
-        encoded_slashes: Slashes::Keep,
-    };
-
-    #[test]
-    fn a_path_is_written_in_one_way() {
-        let resolving = Paths {
-            resolve_dots: true,
-            ..KEEP
-        };
-        let merging = Paths {
-            double_slashes: Slashes::Merge,
-            ..KEEP
-        };
-        for (paths, raw, expected) in [
-            (KEEP, "/a/%62", "/a/b"),
-            (KEEP, "/a%2fb//c", "/a%2Fb//c"),
-            (merging, "//a///b/", "/a/b/"),
-            (resolving, "/a/./b/../c", "/a/c"),
-            (resolving, "/a/%2e%2E/c", "/c"),
-            (resolving, "/a/..", "/"),
-            (resolving, "/a/b/.", "/a/b/"),
-            (resolving, "/a/b/..", "/a/"),
-        ] {
-            assert_eq!(normalised(raw, paths).as_deref(), Ok(expected), "{raw}");
-        }
-        let strict = Paths {
-            double_slashes: Slashes::Refuse,
-            encoded_slashes: Slashes::Refuse,
-            ..KEEP
-        };
-        for (paths, raw) in [
-            (KEEP, "/a/../b"),
-            (KEEP, "/a/%2e%2e/b"),
-            (KEEP, "/a%2f..%2fb"),
-            (KEEP, "a"),
-            (resolving, "/.."),
-            (resolving, "/a/../../b"),
-            (resolving, "/a%2f..%2fb"),
-            (resolving, "/a\\..\\b"),
-            (strict, "/a//b"),
-            (strict, "/a%2Fb"),
-            (strict, "/a%5cb"),
-            (strict, "/a\\b"),
-        ] {
-            assert_eq!(normalised(raw, paths), Err(Refusal::BadPath), "{raw}");
-        }
-    }
-
     proptest! {
-        /// Whoever reads it again reads the same, and nobody finds a way up in it.
-        #[test]
-        fn what_is_normal_stays_so(raw in "/[a.%2eEfF5cC/\\\\]{0,24}", dots in any::<bool>(), merge in any::<bool>()) {
-            let double_slashes = if merge { Slashes::Merge } else { Slashes::Keep };
-            let paths = Paths { resolve_dots: dots, double_slashes, ..KEEP };
-            if let Ok(once) = normalised(&raw, paths) {
-                prop_assert_eq!(normalised(&once, paths), Ok(once.clone()));
-                prop_assert!(!bad_segment(&once));
-                prop_assert!(Path::read(&once).is_ok());
-            }
-        }
-
         #[test]
         fn no_path_panics_and_reading_twice_is_reading_once(path in "/[a-z%0-9A-F./\\\\é]{0,40}") {
             if let Ok(read) = Path::read(&path) {
                 prop_assert_eq!(read.raw(), &path);
                 prop_assert_eq!(read.raw().matches('/').count(), read.matched().matches('/').count());
+            }
+        }
+    }
+
+    fn paths(dots: DotSegments, slashes: DoubleSlashes, encoded: EncodedSlashes) -> Paths {
+        Paths {
+            dot_segments: dots,
+            double_slashes: slashes,
+            encoded_slashes: encoded,
+        }
+    }
+
+    #[test]
+    fn a_path_is_written_in_one_way() {
+        let resolving = paths(
+            DotSegments::Resolve,
+            DoubleSlashes::Merge,
+            EncodedSlashes::Keep,
+        );
+        for (path, written) in [
+            ("/a/b", "/a/b"),
+            ("/%61%2db%2fc", "/a-b%2Fc"),
+            ("/a//b///", "/a/b/"),
+            ("/a/./b/../c", "/a/c"),
+            ("/a/%2e%2E/c", "/c"),
+            ("/a/..", "/"),
+            ("/a/.", "/a/"),
+            ("/a//../b", "/b"),
+        ] {
+            assert_eq!(resolving.normalise(path).as_deref(), Ok(written), "{path}");
+        }
+        for path in [
+            "/..",
+            "/a/../..",
+            "/a%2f..%2fb",
+            "/a/..;/b",
+            "/a%5c..",
+            "/a\\b",
+            "/%",
+            "/%4",
+            "/%zz",
+            "/a%00",
+            "a",
+        ] {
+            assert_eq!(resolving.normalise(path), Err(Refusal::BadPath), "{path}");
+        }
+        let plain = Paths::default();
+        assert_eq!(plain.normalise("/a//b").as_deref(), Ok("/a//b"));
+        for path in ["/a/../b", "/./b", "/%2e", "/.;a/b"] {
+            assert_eq!(plain.normalise(path), Err(Refusal::BadPath), "{path}");
+        }
+        let strict = paths(
+            DotSegments::Refuse,
+            DoubleSlashes::Refuse,
+            EncodedSlashes::Refuse,
+        );
+        for path in ["/a//b", "/a%2fb", "/a%5Cb", "//"] {
+            assert_eq!(strict.normalise(path), Err(Refusal::BadPath), "{path}");
+        }
+        assert!(strict.normalise("/a/%20/b").is_ok());
+    }
+
+    proptest! {
+        #[test]
+        fn normalising_twice_is_normalising_once_and_leaves_no_dot_segment(
+            path in "/([a./;]|//|/\\.\\.|%2e|%2F|%5c|%41|%25|%zz|\\\\|%00){0,12}",
+            dots in prop_oneof![Just(DotSegments::Refuse), Just(DotSegments::Resolve)],
+            slashes in prop_oneof![
+                Just(DoubleSlashes::Keep), Just(DoubleSlashes::Merge), Just(DoubleSlashes::Refuse)
+            ],
+            encoded in prop_oneof![Just(EncodedSlashes::Keep), Just(EncodedSlashes::Refuse)],
+        ) {
+            let paths = paths(dots, slashes, encoded);
+            if let Ok(once) = paths.normalise(&path) {
+                let twice = paths.normalise(&once);
+                prop_assert_eq!(twice.as_deref(), Ok(&*once));
+                prop_assert!(!bad_segment(&once));
+                let read = Path::read(&once);
+                prop_assert_eq!(read.as_ref().map(Path::matched), Ok(&*once));
             }
         }
     }

@@ -27,21 +27,34 @@ async fn what_is_no_request_is_400_and_counted() {
     let upstream = Upstream::mirror().await;
     let edge = edge(&route_to(upstream.address, "")).await;
     let faults = [
-        "GET\r\n\r\n",
-        "\x16\x03\x01\x02\r\n\r\n",
-        "GET / HTTP/1.1\r\nHost: a\r\nNo colon\r\n\r\n",
-        "GET / HTTP/1.1\r\nHost: a\r\nBad name: 1\r\n\r\n",
-        "GET / HTTP/9.9\r\nHost: a\r\n\r\n",
+        ("GET\r\n\r\n", (400, "bad_request")),
+        ("\x16\x03\x01\x02\r\n\r\n", (400, "bad_request")),
+        (
+            "GET / HTTP/1.1\r\nHost: a\r\nNo colon\r\n\r\n",
+            (400, "bad_message"),
+        ),
+        (
+            "GET / HTTP/1.1\r\nHost: a\r\nBad name: 1\r\n\r\n",
+            (400, "bad_message"),
+        ),
+        ("GET / HTTP/9.9\r\nHost: a\r\n\r\n", (505, "http_version")),
     ];
-    for fault in faults {
+    for (fault, (status, reason)) in faults {
         let mut client = Client::connect(edge.address()).await;
         client.send(fault).await;
         let answer = client.answer().await;
-        assert_eq!(answer.refusal(), no(400, "bad_request"), "{fault:?}");
+        assert_eq!(answer.refusal(), no(status, reason), "{fault:?}");
         assert_eq!(client.rest().await, b"", "and the connection ends");
     }
     assert_eq!(upstream.count(), 0);
-    figure_becomes(&edge, "edge_malformed_total{reason=\"bad_request\"}", 5.0).await;
+    for (reason, count) in [
+        ("bad_request", 2.0),
+        ("bad_message", 2.0),
+        ("http_version", 1.0),
+    ] {
+        let name = format!("edge_malformed_total{{reason=\"{reason}\"}}");
+        figure_becomes(&edge, &name, count).await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -442,13 +455,13 @@ async fn a_chunk_that_is_none_is_the_clients_fault_and_said_so() {
         let line = &log.lines(1).await[0];
         assert_eq!(
             (line["status"].as_u64(), line["reason"].as_str()),
-            (Some(400), Some("bad_request")),
+            (Some(400), Some("bad_message")),
             "{early:?} {late:?}"
         );
         let answer = client.answer().await;
         assert_eq!(
             answer.refusal(),
-            no(400, "bad_request"),
+            no(400, "bad_message"),
             "{early:?} {late:?}"
         );
     }

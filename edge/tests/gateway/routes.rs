@@ -114,7 +114,7 @@ async fn line_at_the_peer(route: &str, path: &str) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_stripped_prefix_leaves_query_and_escapes() {
+async fn a_stripped_prefix_leaves_query_and_escapes_as_they_are() {
     let route = "path = \"/api/*\"\nstrip_prefix = \"/api\"";
     let line = line_at_the_peer(route, "/api/a%2Fb/c%20%c3%a9?x=%20&y=/api/../z&&").await;
     assert_eq!(line, "GET /a%2Fb/c%20%C3%A9?x=%20&y=/api/../z&& HTTP/1.1");
@@ -133,7 +133,7 @@ async fn a_rewrite_puts_the_parts_in_their_places() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_path_that_nobody_rewrites_passes_as_it_was_routed() {
+async fn a_path_that_nobody_rewrites_passes_as_it_is_written_in_one_way() {
     let line = line_at_the_peer("path = \"/*\"", "/a//b/%41%2f;p=1,2/~'()?q=%zz&r=[]|").await;
     assert_eq!(line, "GET /a//b/A%2F;p=1,2/~'()?q=%zz&r=[]| HTTP/1.1");
 }
