@@ -293,7 +293,7 @@ async fn what_changes_things_makes_edge_forget_what_it_names() {
             "Location: /x\r\n",
             [true, true, false],
         ),
-        ("M-SEARCH", "200 OK", "", [true, false, false]),
+        ("PATCH", "200 OK", "", [true, false, false]),
         (
             "POST",
             "201 Created",
