@@ -55,14 +55,19 @@ pub struct Dressing {
 }
 
 impl Dressing {
-    /// What these changes come to for one answer; a value that is none (for what a client has sent
-    /// stands in it) is left out.
+    /// What these changes come to for one answer. A value that is none (for what a client has sent
+    /// stands in it) is not sent, nor is what it was to take the place of.
     pub fn put(&mut self, changes: &Changes, value: impl Fn(Variable) -> String) {
+        self.remove.extend(changes.remove.iter().cloned());
+        for (name, template) in &changes.set {
+            match template.fill(&value) {
+                Some(value) => self.set.push((name.clone(), value)),
+                None => self.remove.push(name.clone()),
+            }
+        }
         let filled = |(name, template): &(HeaderName, Template)| {
             Some((name.clone(), template.fill(&value)?))
         };
-        self.remove.extend(changes.remove.iter().cloned());
-        self.set.extend(changes.set.iter().filter_map(filled));
         self.add.extend(changes.add.iter().filter_map(filled));
     }
 
@@ -155,7 +160,7 @@ mod tests {
     }
 
     #[test]
-    fn a_value_that_would_break_the_head_is_left_out() {
+    fn a_value_that_would_break_the_head_is_not_sent_and_takes_the_field_away() {
         let changes = Changes {
             set: vec![(
                 HeaderName::from_static("x-a"),
@@ -166,6 +171,7 @@ mod tests {
         let mut dressing = Dressing::default();
         dressing.put(&changes, |_| "x\r\nEvil: 1".to_owned());
         assert!(dressing.set.is_empty());
+        assert_eq!(dressing.remove, ["x-a"], "not a client's either");
         dressing.put(&changes, |_| "b".to_owned());
         assert_eq!(dressing.set[0].1, "a b");
     }

@@ -130,8 +130,10 @@ fn change_request(request: &mut RequestHeader, context: &Held) -> Result<()> {
             request.remove_header(name);
         }
         for (name, template) in &changes.set {
-            if let Some(value) = template.fill(|variable| value(variable, request, context)) {
-                request.insert_header(name.clone(), value)?;
+            match template.fill(|variable| value(variable, request, context)) {
+                Some(value) => request.insert_header(name.clone(), value)?,
+                // A client's own must not stand where the route's was to be.
+                None => drop(request.remove_header(name)),
             }
         }
         for (name, template) in &changes.add {
