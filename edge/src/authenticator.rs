@@ -13,10 +13,10 @@ use parking_lot::Mutex;
 
 use crate::client::Client;
 use crate::config::{Auth, Proof, RouteAuth};
-use crate::credentials::Place;
-use crate::identity::{Certificate, Identity};
+use crate::credentials::{BEARER, Place};
+use crate::identity::{Certificate, Identity, Subjects};
 use crate::issuer::Issuer;
-use crate::jwt::{self, ClaimPath, Claims, Verified};
+use crate::jwt::{self, Claims, Verified};
 use crate::keyring::Keyring;
 use crate::limit::{Bucket, By, Clients, Quota};
 use crate::metrics::Metrics;
@@ -32,11 +32,12 @@ pub(crate) struct Authenticator {
 }
 
 enum Keys {
-    /// With the tokens that were found good lately.
-    Issuer(Box<Issuer>, Verified),
+    /// With what a token must say, and the tokens that were found good lately.
+    Issuer(Box<Issuer>, jwt::Settings, Verified),
     /// With what was used of the keys' own limits.
     Keyring(Keyring, Mutex<HashMap<String, (Quota, Arc<Bucket>)>>),
-    Certificates,
+    /// Those of whom are let in.
+    Certificates(Subjects),
 }
 
 /// Tokens found good that are remembered, of all clients together.
@@ -94,10 +95,10 @@ impl Authenticator {
     /// The scheme by which credentials are asked for (RFC 9110 11.6.1); `None`: they are no part of
     /// a request.
     pub(crate) fn challenge(&self) -> Option<&'static str> {
-        match self.settings.proof {
-            Proof::Jwt { .. } => Some("Bearer"),
-            Proof::ApiKey { .. } => Some("ApiKey"),
-            Proof::Certificate { .. } => None,
+        match self.keys {
+            Keys::Issuer(..) => Some(BEARER),
+            Keys::Keyring(..) => Some("ApiKey"),
+            Keys::Certificates(_) => None,
         }
     }
 
@@ -129,8 +130,8 @@ impl Authenticator {
         wanted: &RouteAuth,
         by: &By,
     ) -> Result<Proven, Refusal> {
-        match (&self.settings.proof, &self.keys) {
-            (Proof::Jwt { settings, .. }, Keys::Issuer(issuer, verified)) => {
+        match &self.keys {
+            Keys::Issuer(issuer, settings, verified) => {
                 let (token, place) = self.credentials(shown)?;
                 let claims = verify(&token, issuer, verified, settings).await?;
                 permit(&claims, wanted, settings)?;
@@ -140,7 +141,7 @@ impl Authenticator {
                     own_limit: None,
                 })
             }
-            (Proof::ApiKey { .. }, Keys::Keyring(keyring, buckets)) => {
+            Keys::Keyring(keyring, buckets) => {
                 let (given, place) = self.credentials(shown)?;
                 let keys = keyring.keys();
                 let key = keys.find(given.as_bytes(), shown.route)?;
@@ -161,7 +162,7 @@ impl Authenticator {
                     own_limit,
                 })
             }
-            (Proof::Certificate { subjects }, _) => {
+            Keys::Certificates(subjects) => {
                 let certificate = shown.certificate.as_deref();
                 let name = certificate.and_then(|certificate| subjects.permits(certificate));
                 let name = name.ok_or(Refusal::CertificateNotAllowed)?;
@@ -171,13 +172,12 @@ impl Authenticator {
                     own_limit: None,
                 })
             }
-            _ => Err(Refusal::Internal),
         }
     }
 
     /// What was shown, and where.
     fn credentials<'a>(&self, shown: &Shown<'a>) -> Result<(Cow<'a, str>, Place), Refusal> {
-        let is_jwt = matches!(self.settings.proof, Proof::Jwt { .. });
+        let is_jwt = matches!(self.keys, Keys::Issuer(..));
         for place in &self.settings.from {
             if is_jwt && place.is_for_websockets() && !shown.websocket {
                 continue;
@@ -195,14 +195,14 @@ impl Authenticator {
 
     fn bearer(&self, claims: &Claims, settings: &jwt::Settings, by: &By) -> Identity {
         let counted = match by {
-            By::Claim(path) => path.parse::<ClaimPath>().ok(),
+            By::Claim(path) => claims.get(path),
             _ => None,
         };
         let named = self.named(claims.name().to_owned());
         let mut fields = named.fields;
         fields.extend(claims.fields(settings));
         Identity {
-            counted: counted.and_then(|path| claims.get(&path)),
+            counted,
             fields,
             ..named
         }
@@ -220,8 +220,8 @@ impl Authenticator {
 
     /// The fields that tell the peer who asks: those of a client's own never pass.
     pub(crate) fn told(&self) -> impl Iterator<Item = &http::HeaderName> {
-        let claims = match &self.settings.proof {
-            Proof::Jwt { settings, .. } => &settings.fields[..],
+        let claims = match &self.keys {
+            Keys::Issuer(_, settings, _) => &settings.fields[..],
             _ => &[],
         };
         let claims = claims.iter().map(|(_, name)| name);
@@ -232,12 +232,17 @@ impl Authenticator {
 impl Keys {
     fn new(settings: &Auth, metrics: &Arc<Metrics>) -> Self {
         match &settings.proof {
-            Proof::Jwt { keys, ca, .. } => {
+            Proof::Jwt {
+                keys,
+                ca,
+                settings: wanted,
+            } => {
                 let issuer = Issuer::new(&settings.name, keys, ca.as_deref(), metrics);
-                Self::Issuer(Box::new(issuer), Verified::new(MOST_VERIFIED))
+                let verified = Verified::new(MOST_VERIFIED);
+                Self::Issuer(Box::new(issuer), wanted.clone(), verified)
             }
             Proof::ApiKey { keys } => Self::Keyring(Keyring::new(keys), Mutex::default()),
-            Proof::Certificate { .. } => Self::Certificates,
+            Proof::Certificate { subjects } => Self::Certificates(subjects.clone()),
         }
     }
 }

@@ -5,6 +5,8 @@ use std::fmt;
 
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Version, header};
 
+use crate::forward::content_length;
+
 /// A coding that edge writes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Encoding {
@@ -277,9 +279,7 @@ fn may_vary(policy: &Policy, status: StatusCode, response: &HeaderMap) -> bool {
     let Some(kind) = response.get(header::CONTENT_TYPE) else {
         return status == StatusCode::NOT_MODIFIED;
     };
-    let length = response.get(header::CONTENT_LENGTH);
-    let length = length.and_then(|length| length.to_str().ok()?.trim().parse::<u64>().ok());
-    let small = length.is_some_and(|length| length < policy.min_size.max(1));
+    let small = content_length(response).is_some_and(|length| length < policy.min_size.max(1));
     // What a 304 says of the length is that of a 200 (8.6).
     (of_part || !small) && is_listed(policy, kind)
 }

@@ -21,6 +21,9 @@ pub enum Place {
     Subprotocol,
 }
 
+/// The scheme of tokens (RFC 6750 3).
+pub const BEARER: &str = "Bearer";
+
 /// What a page writes before the token that it offers as a subprotocol.
 const BEARER_PROTOCOL: &str = "bearer.";
 

@@ -15,6 +15,7 @@ use crate::cache::{self, Asked, Lifetime, Policy, Reason, Selection};
 use crate::conversation::{Conversation, Event};
 use crate::exchange::Upstream;
 use crate::flight::{Flight, Flights, Head, Outcome};
+use crate::forward::content_length;
 use crate::metrics::Metrics;
 use crate::plan::{Plan, Rule};
 use crate::refusal::Refusal;
@@ -294,7 +295,7 @@ impl Fetcher {
             return Err(Refusal::UpstreamInvalid);
         }
         let filling = self.judge(fetch, rule, &arriving);
-        let length = length(&arriving.head.headers);
+        let length = content_length(&arriving.head.headers);
         let kept = match &filling {
             Ok(filling) => Ok((filling.lifetime.clone(), filling.selection.clone())),
             Err(reason) => Err(*reason),
@@ -394,7 +395,8 @@ impl Fetcher {
         }
         let names = cache::names(policy, headers)?;
         let most = most(policy, self.store);
-        let length = Some(length(headers).unwrap_or_default()).filter(|length| *length <= most);
+        let length =
+            Some(content_length(headers).unwrap_or_default()).filter(|length| *length <= most);
         let room = length.and_then(|length| self.store.room(length));
         Ok(Filling {
             lifetime,
@@ -504,11 +506,6 @@ fn is_of_answer(reason: Reason) -> bool {
 fn most(policy: &Policy, store: &Store) -> u64 {
     let own = policy.max_object.unwrap_or(u64::MAX);
     own.min(store.object())
-}
-
-fn length(headers: &HeaderMap) -> Option<u64> {
-    let length = headers.get(header::CONTENT_LENGTH)?;
-    length.to_str().ok()?.trim().parse().ok()
 }
 
 /// The head as it is kept: framed by its length alone, without the letters' case, which would be

@@ -41,6 +41,12 @@ pub const HEARSAY: [HeaderName; 9] = [
 /// More names than this in `Connection` are not honoured: no honest message lists so many.
 const MOST_NOMINATED: usize = 32;
 
+/// How long a message says that its body is (RFC 9110 8.6).
+pub fn content_length(headers: &HeaderMap) -> Option<u64> {
+    let length = headers.get(header::CONTENT_LENGTH)?;
+    length.to_str().ok()?.trim().parse().ok()
+}
+
 /// The fields of this message that must not pass: the fixed ones and those that `Connection`
 /// names. `Transfer-Encoding` and `Trailer` are left to whoever frames the body.
 pub fn hop_by_hop(headers: &HeaderMap) -> Vec<HeaderName> {

@@ -249,25 +249,24 @@ impl Gateway {
             return Ok(());
         }
         let now = exchange.began.saturating_duration_since(self.started);
-        let decision = rule.limits.take(exchange.client, now)?;
-        if decision == Decision::Allowed {
+        let taken = rule.limits.take(exchange.client, &request.headers, now)?;
+        if taken == Decision::Allowed {
             rule.figures.limit_allowed();
         }
-        Self::count_by_header(session, context, now)
+        Ok(())
     }
 
     /// As a request, or as a WebSocket?
     fn pass_on(&self, session: &Session, context: &Held) -> Result<Passage, Refusal> {
         let (request, exchange) = (session.req_header(), &context.exchange);
         let rule = context.rule().ok_or(Refusal::Internal)?;
-        let host = host_of(request).ok_or(Refusal::BadHost)?;
         if !websocket::asks(request.version, &request.headers) {
             return Ok(Passage::Forward);
         }
         let websocket = rule.websocket.as_ref();
         let websocket = websocket.ok_or(Refusal::UpgradeNotAllowed)?;
         let (method, headers) = (&request.method, &request.headers);
-        let authority = host_and_port(request).unwrap_or(host);
+        let authority = host_and_port(request).ok_or(Refusal::BadHost)?;
         websocket.settings.permit(method, headers, authority)?;
         if *self.draining.borrow() {
             return Err(Refusal::Draining);

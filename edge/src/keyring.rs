@@ -8,7 +8,7 @@ use arc_swap::ArcSwap;
 use tokio::task::{AbortHandle, spawn_blocking};
 
 use crate::api_key::Keys;
-use crate::config::{Unread, read_keys};
+use crate::config::read_keys;
 
 /// How often the file is looked at.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
@@ -25,7 +25,7 @@ impl Keyring {
     /// until it is back.
     pub(crate) fn new(path: &Path) -> Self {
         let keys = read_keys(path).unwrap_or_else(|unread| {
-            tell(&unread);
+            unread.tell("keys_fault", "keys_refused");
             Keys::default()
         });
         let keys = Arc::new(ArcSwap::from_pointee(keys));
@@ -65,24 +65,9 @@ async fn follow(path: PathBuf, keys: Arc<ArcSwap<Keys>>) {
             // Once, not every few seconds.
             Ok(Err(unread)) if well => {
                 well = false;
-                tell(&unread);
+                unread.tell("keys_fault", "keys_refused");
             }
             _ => {}
-        }
-    }
-}
-
-fn tell(unread: &Unread) {
-    match unread {
-        Unread::File(file, error) => tracing::error!(file, %error, "keys_refused"),
-        Unread::Faults(faults) => {
-            let file = &faults.file;
-            for fault in &faults.list {
-                let (line, column) = (fault.line, fault.column);
-                let (fault, help) = (&fault.message, &fault.help);
-                tracing::error!(file, line, column, fault, help, "keys_fault");
-            }
-            tracing::error!(file, faults = faults.list.len(), "keys_refused");
         }
     }
 }

@@ -17,6 +17,7 @@ use http::{HeaderMap, HeaderName, Method, StatusCode};
 use ring::digest::{SHA256, digest};
 
 use crate::client::Client;
+use crate::jwt::ClaimPath;
 use crate::refusal::Refusal;
 
 /// What a limit answers when it refuses.
@@ -46,7 +47,7 @@ pub enum By {
     /// Whom a token, an API key or a certificate names.
     Identity,
     /// Whoever has this value of a token's claim; without it, whom the token names.
-    Claim(String),
+    Claim(ClaimPath),
     /// Whoever sends this value in a field; without it, whoever has the address.
     Header(HeaderName),
 }
@@ -55,6 +56,18 @@ impl By {
     /// Must somebody have proven who he is before his bucket is known?
     pub fn needs_identity(&self) -> bool {
         matches!(self, Self::Identity | Self::Claim(_))
+    }
+
+    /// Whose bucket it is, as long as nobody has proven anything; `None`: that must come first.
+    fn key(&self, client: Client, headers: &HeaderMap) -> Option<u128> {
+        match self {
+            Self::Address => Some(client.key),
+            Self::Header(name) => {
+                let value = headers.get(name);
+                Some(value.map_or(client.key, |value| key_of(value.as_bytes())))
+            }
+            Self::Identity | Self::Claim(_) => None,
+        }
     }
 }
 
@@ -121,19 +134,24 @@ pub enum Decision {
 }
 
 impl Limits {
-    /// Takes one request from the address's bucket; and where addresses are the clients, from the
-    /// client's and then from the shared one. What is left of it is [`Limits::take_proven`]'s.
+    /// Takes one request from the address's bucket; and where nothing must be proven to know the
+    /// client, from the client's and then from the shared one. What is left of it is
+    /// [`Limits::take_proven`]'s.
     ///
     /// `now` is the time since any fixed moment before the first request.
-    pub fn take(&self, client: Client, now: Duration) -> Result<Decision, Refusal> {
+    pub fn take(
+        &self,
+        client: Client,
+        headers: &HeaderMap,
+        now: Duration,
+    ) -> Result<Decision, Refusal> {
         if let Some(addresses) = &self.per_address {
             let taken = addresses.take(client.key, now);
             taken.map_err(|retry_after| self.client_limit(retry_after))?;
         }
-        if self.by == By::Address {
-            self.take_proven(client.key, now)
-        } else {
-            Ok(Decision::Unlimited)
+        match self.by.key(client, headers) {
+            Some(key) => self.take_proven(key, now),
+            None => Ok(Decision::Unlimited),
         }
     }
 
@@ -187,6 +205,20 @@ mod tests {
     use super::*;
     use std::net::IpAddr;
 
+    #[test]
+    fn who_one_is_without_a_proof_is_an_address_or_what_is_sent() {
+        let name = HeaderName::from_static("x-tenant");
+        let sent = HeaderMap::from_iter([(name.clone(), http::HeaderValue::from_static("a"))]);
+        let (one, none) = (client(1), HeaderMap::new());
+        let by = By::Header(name);
+        assert_eq!(by.key(one, &sent), Some(key_of(b"a")));
+        assert_eq!(by.key(one, &none), Some(one.key));
+        assert_eq!(By::Address.key(one, &sent), Some(one.key));
+        for proven in [By::Identity, By::Claim("sub".parse().unwrap())] {
+            assert_eq!(proven.key(one, &sent), None);
+        }
+    }
+
     fn client(number: u32) -> Client {
         let address = IpAddr::V4(number.into());
         Client {
@@ -209,14 +241,14 @@ mod tests {
         let limits = limits(10, 100);
         let now = Duration::from_secs(1);
         let greedy = (0..1_000)
-            .filter(|_| limits.take(client(1), now).is_ok())
+            .filter(|_| limits.take(client(1), &HeaderMap::new(), now).is_ok())
             .count();
         assert_eq!(greedy, 10);
         let others = (2..11).flat_map(|n| (0..10).map(move |_| n));
         assert!(
             others
                 .into_iter()
-                .all(|n| limits.take(client(n), now).is_ok())
+                .all(|n| limits.take(client(n), &HeaderMap::new(), now).is_ok())
         );
     }
 
@@ -225,10 +257,10 @@ mod tests {
         let limits = limits(10, 100);
         let now = Duration::from_secs(1);
         let passed = (0..300)
-            .filter(|n| limits.take(client(n % 30), now).is_ok())
+            .filter(|n| limits.take(client(n % 30), &HeaderMap::new(), now).is_ok())
             .count();
         assert_eq!(passed, 100);
-        let refused = limits.take(client(99), now).unwrap_err();
+        let refused = limits.take(client(99), &HeaderMap::new(), now).unwrap_err();
         assert_eq!(
             (refused.status().as_u16(), refused.reason()),
             (503, "global_limit")
@@ -238,7 +270,7 @@ mod tests {
     #[test]
     fn no_limit_counts_nothing() {
         assert_eq!(
-            Limits::default().take(client(1), Duration::ZERO),
+            Limits::default().take(client(1), &HeaderMap::new(), Duration::ZERO),
             Ok(Decision::Unlimited)
         );
     }

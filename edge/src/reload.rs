@@ -93,18 +93,7 @@ impl Reload {
 
     fn refuse(&self, unread: &Unread) {
         self.metrics.reload_refused();
-        match unread {
-            Unread::File(file, error) => tracing::error!(file, %error, "reload_failed"),
-            Unread::Faults(faults) => {
-                let file = &faults.file;
-                for fault in &faults.list {
-                    let (line, column) = (fault.line, fault.column);
-                    let (fault, help) = (&fault.message, &fault.help);
-                    tracing::error!(file, line, column, fault, help, "config_fault");
-                }
-                tracing::error!(file, faults = faults.list.len(), "reload_failed");
-            }
-        }
+        unread.tell("config_fault", "reload_failed");
     }
 
     /// A fault of edge's own; the hook has told where.

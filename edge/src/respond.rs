@@ -11,6 +11,7 @@ use pingora::Result;
 use pingora::http::ResponseHeader;
 use pingora::proxy::Session;
 
+use crate::credentials::BEARER;
 use crate::exchange::Exchange;
 use crate::forward;
 use crate::grpc;
@@ -54,7 +55,7 @@ fn proxy_status(refusal: &Refusal) -> String {
 }
 
 /// A request's body up to this size is read and thrown away so that the connection can stay open.
-const DRAIN: usize = 64 << 10;
+const DRAIN: u64 = 64 << 10;
 /// How long such a body may take.
 const DRAIN_TIME: Duration = Duration::from_secs(1);
 
@@ -90,7 +91,10 @@ pub(crate) async fn refuse(
     header.insert_header(forward::X_REQUEST_ID, exchange.id.as_str())?;
     put_on(&mut header, exchange)?;
     exchange.status = refusal.status().as_u16();
-    drain_small_body(session, Some(&refusal)).await;
+    // Of what could be read in two ways nobody knows where it ends.
+    if refusal != Refusal::MessageForm {
+        drain_small_body(session).await;
+    }
     exchange.refusal = Some(refusal);
     let empty = session.req_header().method == Method::HEAD;
     session
@@ -127,9 +131,6 @@ fn challenge(refusal: &Refusal, scheme: Option<&'static str>) -> Option<String> 
     };
     Some(told)
 }
-
-/// The scheme of tokens (RFC 6750 3).
-const BEARER: &str = "Bearer";
 
 /// Refuses a call of gRPC: its client reads the code, and takes any other status for a fault of
 /// the way ("Trailers-Only" in gRPC's words). The status of HTTP stands in the log.
@@ -171,14 +172,9 @@ pub(crate) fn trailers(refusal: &Refusal) -> HeaderMap {
 
 /// Reads a small request body to its end; what is larger, or waits for a `100 Continue` that
 /// never comes, closes the connection instead.
-async fn drain_small_body(session: &mut Session, refusal: Option<&Refusal>) {
-    if refusal == Some(&Refusal::MessageForm) {
-        return;
-    }
+async fn drain_small_body(session: &mut Session) {
     let headers = &session.req_header().headers;
-    let length = headers
-        .get(header::CONTENT_LENGTH)
-        .and_then(|length| length.to_str().ok()?.parse::<usize>().ok());
+    let length = forward::content_length(headers);
     let small =
         length.is_some_and(|length| length <= DRAIN) && !headers.contains_key(header::EXPECT);
     if small && !session.is_body_done() {
@@ -217,7 +213,7 @@ pub(crate) async fn preflight(session: &mut Session, exchange: &mut Exchange) ->
     // Also where any origin may ask: methods and fields are told apart.
     header.insert_header(header::VARY, HeaderValue::from_static(ASKED_BY))?;
     exchange.status = StatusCode::NO_CONTENT.as_u16();
-    drain_small_body(session, None).await;
+    drain_small_body(session).await;
     session.write_response_header(Box::new(header), true).await
 }
 

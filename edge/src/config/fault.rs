@@ -111,6 +111,24 @@ pub enum Unread {
     Faults(Faults),
 }
 
+impl Unread {
+    /// Says so in the log: each fault under one name, and what came of them under the other.
+    pub(crate) fn tell(&self, each: &'static str, all: &'static str) {
+        match self {
+            Self::File(file, error) => tracing::error!(file, %error, "{all}"),
+            Self::Faults(faults) => {
+                let file = &faults.file;
+                for fault in &faults.list {
+                    let (line, column) = (fault.line, fault.column);
+                    let (fault, help) = (&fault.message, &fault.help);
+                    tracing::error!(file, line, column, fault, help, "{each}");
+                }
+                tracing::error!(file, faults = faults.list.len(), "{all}");
+            }
+        }
+    }
+}
+
 impl fmt::Display for Unread {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

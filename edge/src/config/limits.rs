@@ -8,7 +8,6 @@ use toml::de::DeValue;
 
 use super::at_least_one;
 use super::reader::{Read, Report, Switch, Table, parsed};
-use crate::jwt::ClaimPath;
 use crate::limit::{self, By, Quota};
 use crate::units::Rate;
 
@@ -195,10 +194,7 @@ impl Read for By {
         parsed(value, report, |text| match text.split_once(':') {
             None if text == "address" => Ok(Self::Address),
             None if text == "identity" => Ok(Self::Identity),
-            Some(("claim", path)) => {
-                path.parse::<ClaimPath>()?;
-                Ok(Self::Claim(path.to_owned()))
-            }
+            Some(("claim", path)) => path.parse().map(Self::Claim),
             Some(("header", name)) => HeaderName::try_from(name)
                 .map(Self::Header)
                 .map_err(|_| format!("`{name}` is no name of a field")),

@@ -1,7 +1,6 @@
 //! Who asks: proven, counted, and told to those behind.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use http::HeaderMap;
 use pingora::http::RequestHeader;
@@ -11,7 +10,7 @@ use super::{Gateway, Held};
 use crate::authenticator::{Proven, Shown};
 use crate::credentials::Place;
 use crate::identity::Certificate;
-use crate::limit::{self, By};
+use crate::limit;
 use crate::refusal::Refusal;
 use crate::{forward, websocket};
 
@@ -92,26 +91,6 @@ impl Gateway {
             }
         }
         context.exchange.identity = Some(identity);
-        Ok(())
-    }
-
-    /// Takes from the limits of those who are told apart by what they send.
-    pub(super) fn count_by_header(
-        session: &Session,
-        context: &Held,
-        now: Duration,
-    ) -> Result<(), Refusal> {
-        let rule = context.rule().ok_or(Refusal::Internal)?;
-        let By::Header(name) = &rule.limits.by else {
-            return Ok(());
-        };
-        let value = session.req_header().headers.get(name);
-        let key = value.map_or(context.exchange.client.key, |value| {
-            limit::key_of(value.as_bytes())
-        });
-        if rule.limits.take_proven(key, now)? == limit::Decision::Allowed {
-            rule.figures.limit_allowed();
-        }
         Ok(())
     }
 }

@@ -5,8 +5,8 @@ use pingora::proxy::Session;
 
 use super::request::path_of;
 use super::{Gateway, Held};
-use crate::message;
 use crate::refusal::Refusal;
+use crate::{forward, message};
 
 impl Gateway {
     /// What could be read in two ways goes no further, and neither does what is too large. From
@@ -62,7 +62,6 @@ fn size(headers: &HeaderMap) -> usize {
 
 /// Says the head that the body is larger than it may be?
 pub(super) fn says_too_much(headers: &HeaderMap, most: Option<u64>) -> bool {
-    let length = headers.get(header::CONTENT_LENGTH);
-    let length = length.and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
+    let length = forward::content_length(headers);
     matches!((length, most), (Some(length), Some(most)) if length > most)
 }
