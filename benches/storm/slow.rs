@@ -55,6 +55,8 @@ const GLANCE: Duration = Duration::from_millis(100);
 const DRIP: Duration = Duration::from_millis(500);
 /// So much later than its clock a client may be cut: the machine may be busy.
 const LATE: f64 = 1_500.0;
+/// The good are served for so long before it is looked at what is left behind.
+const SERVED: Duration = Duration::from_secs(3);
 /// Below this a tail is the machine's, not edge's.
 const NOISE: f64 = 10.0;
 /// What edge may hold more at the end, in KiB: the allocator keeps some.
@@ -226,6 +228,8 @@ impl Slow {
             if kinds.len() > 1 {
                 self.one(&edge, &kinds, usual, report).await?;
             }
+            // An allocator gives back while it is asked, not on its own.
+            serve(SERVED).await?;
             sleep(SETTLE).await;
             edge.process()
                 .report(&format!("after round {round}"), report);
