@@ -2,6 +2,8 @@
 //! as they are told, and a client that sees every byte.
 #![cfg(test)]
 
+#[path = "gateway/addresses.rs"]
+mod addresses;
 #[path = "gateway/admin.rs"]
 mod admin;
 #[path = "gateway/authentication.rs"]

@@ -32,15 +32,23 @@ async fn gateway(tls: Tls) -> (Edge, Upstream) {
 }
 
 /// One request over HTTP/1.1, and the body of its answer.
-pub(crate) async fn ask(mut stream: impl AsyncRead + AsyncWrite + Unpin, start: &str) -> String {
+pub(crate) async fn ask(stream: impl AsyncRead + AsyncWrite + Unpin, start: &str) -> String {
+    let answer = whole_answer(stream, start).await;
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+    assert!(head.starts_with("HTTP/1.1 200 "), "{head}");
+    body.to_owned()
+}
+
+/// The same, and the whole answer, whatever it says.
+pub(crate) async fn whole_answer(
+    mut stream: impl AsyncRead + AsyncWrite + Unpin,
+    start: &str,
+) -> String {
     let request = request(start, &["Connection: close"]);
     soon(stream.write_all(request.as_bytes())).await.unwrap();
     let mut answer = Vec::new();
     soon(stream.read_to_end(&mut answer)).await.unwrap();
-    let answer = String::from_utf8(answer).unwrap();
-    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
-    assert!(head.starts_with("HTTP/1.1 200 "), "{head}");
-    body.to_owned()
+    String::from_utf8(answer).unwrap()
 }
 
 /// The names in the certificate that this gateway shows under this name.
