@@ -1,0 +1,87 @@
+"""edge and echo, started as a manifest says: with its configuration, arguments and environment, on
+free ports of this machine."""
+
+import http.client
+import json
+import os
+import re
+import select
+import signal
+import subprocess
+import time
+
+PATIENCE = 20  # seconds, for a program to say where it listens, or to end
+UPGRADE = {
+    "Connection": "Upgrade",
+    "Upgrade": "websocket",
+    "Sec-WebSocket-Version": "13",
+    "Sec-WebSocket-Key": "AAAAAAAAAAAAAAAAAAAAAA==",
+}
+SECRETS = {"jwt-secret": "j" * 48, "api-key": "k" * 32}  # what the pods would find mounted
+
+
+class Program:
+    """Runs until `end`; `said` is the line of its log that has an address."""
+
+    def __init__(self, arguments, environment=None):
+        self.process = subprocess.Popen(
+            arguments,
+            env={"PATH": os.environ["PATH"], **(environment or {})},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+        )
+        self.said = self._first_with_address()
+
+    def _first_with_address(self):
+        told, until = b"", time.monotonic() + PATIENCE
+        out = self.process.stdout
+        while time.monotonic() < until:
+            if not select.select([out], [], [], 1)[0]:
+                continue
+            piece = os.read(out.fileno(), 65536)
+            told += piece
+            for line in told.splitlines():
+                if line.startswith(b"{") and b'"address"' in line and line.endswith(b"}"):
+                    return json.loads(line)
+            if not piece:
+                break
+        self.end()
+        raise AssertionError(f"{self.process.args} did not start:\n{told.decode()}")
+
+    def end(self):
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGINT)
+            try:
+                self.process.wait(PATIENCE)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+                self.process.wait()
+        self.process.stdout.close()
+
+
+def status(address, path, fields=None):
+    """What a GET there is answered with."""
+    connection = http.client.HTTPConnection(address, timeout=10)
+    try:
+        connection.request("GET", path, headers=fields or {})
+        return connection.getresponse().status
+    finally:
+        connection.close()
+
+
+def write_secrets(folder):
+    folder.mkdir(parents=True)
+    for name, value in SECRETS.items():
+        (folder / name).write_text(value)
+    return folder
+
+
+def at_home(text, folder):
+    """A text of the manifests, with the mounted secrets where `write_secrets` has put them."""
+    return text.replace("/etc/edge-secrets", str(folder))
+
+
+def on_free_ports(toml, echo):
+    """A configuration of the cluster that can be served here, with echo as the upstream's peer."""
+    toml = re.sub(r'^(listen = )"[^"]*"', r'\1"127.0.0.1:0"', toml, flags=re.MULTILINE)
+    return toml.replace("echo-headless:8080", f"localhost:{echo.rpartition(':')[2]}")
