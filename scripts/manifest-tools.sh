@@ -35,10 +35,10 @@ install_tools() {
     fi
     if ! python_fits; then
         find_manager
-        [ -n "$may" ] && add python3 python3-venv && python_fits || {
+        if [ -z "$may" ] || ! add python3 python3-venv || ! python_fits; then
             say 'Python 3.11 or newer, with venv, is needed and cannot be installed here.'
             return 1
-        }
+        fi
     fi
     rm -rf "$tools"
     mkdir -p "$tools"

@@ -7,17 +7,19 @@ root=$(CDPATH='' cd -- "$(dirname -- "$0")/.." && pwd)
 . "$root/scripts/manifest-tools.sh"
 install_tools
 cd "$root"
-rendered=$tools/rendered.yaml stale=0
+rendered=$tools/rendered.yaml check='' stale=0
 
 render() { # FOLDER FILE
     {
         echo "# Rendered from $1 by scripts/render-manifests.sh; change it there."
         timeout 60 "$tools/kubectl" kustomize "$1"
     } >"$rendered"
-    if [ "${check-}" ]; then
-        cmp -s "$rendered" "$2" || { diff -u "$2" "$rendered" | head -n 40 || true; say "$2 is stale: run scripts/render-manifests.sh"; stale=1; }
-    else
+    if [ -z "$check" ]; then
         cat "$rendered" >"$2"
+    elif ! cmp -s "$rendered" "$2"; then
+        diff -u "$2" "$rendered" | head -n 40 || true
+        say "$2 is stale: run scripts/render-manifests.sh"
+        stale=1
     fi
 }
 

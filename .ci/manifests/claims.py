@@ -86,6 +86,12 @@ def told(*command):
 
 
 class Folders(unittest.TestCase):
+    def test_the_clients_door_is_one(self):
+        for name in ALL:
+            outside = [s for s in of(name, "Service").values() if s["spec"].get("type") != "ClusterIP"]
+            doors = [s["metadata"]["name"] for s in outside if s["spec"].get("clusterIP") != "None"]
+            self.assertEqual(doors, ["edge"] if name == "local" else [])
+
     def test_apply_of_a_folder_finds_objects_alone_the_namespace_first(self):
         folders = [ROOT / "k8s", *(ROOT / "k8s" / name for name in ENVIRONMENTS)]
         for folder in folders:
@@ -195,8 +201,9 @@ class Agreement(unittest.TestCase):
             for side in ("requests", "limits"):
                 self.assertGreaterEqual(millis(hard[f"{side}.cpu"]), wanted[f"{side}.cpu"])
                 self.assertGreaterEqual(mebibytes(hard[f"{side}.memory"]), wanted[f"{side}.memory"])
-            outside = [s for s in of(name, "Service").values() if s["spec"].get("type") == "NodePort"]
-            self.assertEqual(int(hard["services.nodeports"]), len(outside))
+            # A quota of anything but pods could refuse what follows it in the same file, until the
+            # controller has counted.
+            self.assertEqual(set(hard), set(wanted))
 
     def test_a_pod_is_restricted_and_small(self):
         for name in ALL:
@@ -463,6 +470,22 @@ class Programs(unittest.TestCase):
                 for way in ("echo", "edge"):
                     opened = status(at[way]["http"], "/ws", UPGRADE)
                     self.assertEqual(opened, 401 if asks else 101, way)
+
+    def test_limits_count_the_client_that_a_proxy_names_and_nobody_else_s_word(self):
+        at = self.start("base")["edge"]["http"]
+
+        def answers(source, clients):
+            # Three times what one client may send at once.
+            return {
+                status(at, "/health", {"X-Forwarded-For": clients[number % len(clients)]}, source)
+                for number in range(30)
+            }
+
+        # A sidecar's peer is 127.0.0.6, and what the gateway wrote stands in the field.
+        self.assertEqual(answers("127.0.0.6", ["198.51.100.7"]), {200, 429})
+        self.assertEqual(answers("127.0.0.6", ["10.1.2.3", "198.51.100.8", "2001:db8::9"]), {200})
+        # Nobody's proxy: it is one client, whatever it says.
+        self.assertEqual(answers("127.0.0.1", ["198.51.100.10", "198.51.100.11"]), {200, 429})
 
     def test_edge_check_takes_every_configuration(self):
         for name in ALL:

@@ -59,9 +59,9 @@ class Program:
         self.process.stdout.close()
 
 
-def status(address, path, fields=None):
-    """What a GET there is answered with."""
-    connection = http.client.HTTPConnection(address, timeout=10)
+def status(address, path, fields=None, source="127.0.0.1"):
+    """What a GET there is answered with, sent from another address of this machine."""
+    connection = http.client.HTTPConnection(address, timeout=10, source_address=(source, 0))
     try:
         connection.request("GET", path, headers=fields or {})
         return connection.getresponse().status
