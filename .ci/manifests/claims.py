@@ -523,6 +523,12 @@ class Programs(unittest.TestCase):
             # A file mounted by subPath is never brought up to date.
             self.assertNotIn("subPath", mount)
 
+    def test_a_changed_configuration_takes_effect_without_a_restart(self):
+        for name in ALL:
+            self.assertIn("--follow", container(of(name, "Deployment")["edge"])["args"])
+            # A name with a digest would be another ConfigMap with each change.
+            self.assertEqual(set(of(name, "ConfigMap")), {"edge-config"})
+
     def test_the_upstream_is_a_service_of_these_manifests(self):
         for name in ALL:
             for upstream in tomllib.loads(edge_toml(name))["upstream"].values():

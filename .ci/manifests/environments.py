@@ -148,11 +148,6 @@ def erase_config(found):
         if route.pop("auth", None):
             assert route["cache"].pop("private_by") == "identity"
     one(found, "ConfigMap")["data"]["edge.toml"] = settings
-    # The name may be a digest of what is in it.
-    one(found, "ConfigMap")["metadata"]["name"] = "edge-config"
-    for volume in pod(one(found, "Deployment", "edge"))["volumes"]:
-        if "configMap" in volume:
-            volume["configMap"]["name"] = "edge-config"
 
 
 # What differs, how it is read off the manifests, and how it is struck out of them.
