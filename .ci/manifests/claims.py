@@ -15,7 +15,7 @@ from pathlib import Path
 import promql_parser
 from documents import ENVIRONMENTS, ROOT, documents, environment, files
 from environments import ROWS, erased, table
-from programs import SECRETS, UPGRADE, Program, at_home, on_free_ports, status, write_secrets
+from programs import SECRETS, UPGRADE, Program, at_home, on_free_ports, status, token, write_secrets
 
 BINARIES = Path(sys.argv.pop(1)).resolve()
 EDGE, ECHO = BINARIES / "edge", BINARIES / "echo-server"
@@ -470,6 +470,17 @@ class Programs(unittest.TestCase):
                 for way in ("echo", "edge"):
                     opened = status(at[way]["http"], "/ws", UPGRADE)
                     self.assertEqual(opened, 401 if asks else 101, way)
+
+    def test_production_lets_in_who_knows_the_secret_and_nobody_else(self):
+        at = self.start("prod")["edge"]["http"]
+        good, bad = ({"Authorization": f"Bearer {token(s)}"} for s in (SECRETS["jwt-secret"], "x" * 48))
+        key, wrong = {"X-API-Key": SECRETS["api-key"]}, {"X-API-Key": "x" * 32}
+        self.assertEqual(status(at, "/api/info", good), 200)
+        self.assertEqual(status(at, "/api/info", bad), 401)
+        self.assertEqual(status(at, "/ws", UPGRADE | good), 101)
+        self.assertEqual(status(at, "/ws", UPGRADE | key), 101)
+        for no in (bad, wrong):
+            self.assertEqual(status(at, "/ws", UPGRADE | no), 401)
 
     def test_limits_count_the_client_that_a_proxy_names_and_nobody_else_s_word(self):
         at = self.start("base")["edge"]["http"]

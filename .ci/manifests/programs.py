@@ -1,6 +1,8 @@
 """edge and echo, started as a manifest says: with its configuration, arguments and environment, on
 free ports of this machine."""
 
+import base64
+import hmac
 import http.client
 import json
 import os
@@ -18,6 +20,18 @@ UPGRADE = {
     "Sec-WebSocket-Key": "AAAAAAAAAAAAAAAAAAAAAA==",
 }
 SECRETS = {"jwt-secret": "j" * 48, "api-key": "k" * 32}  # what the pods would find mounted
+
+
+def token(secret, seconds=60):
+    """A JSON Web Token that ends so soon, signed with HS256."""
+
+    def coded(part):
+        return base64.urlsafe_b64encode(part).rstrip(b"=")
+
+    claims = {"sub": "somebody", "exp": int(time.time()) + seconds}
+    signed = b".".join(coded(json.dumps(part).encode()) for part in ({"alg": "HS256"}, claims))
+    proof = hmac.digest(secret.encode(), signed, "sha256")
+    return (signed + b"." + coded(proof)).decode()
 
 
 class Program:
