@@ -4,12 +4,14 @@ use std::io::{self, Write};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 use edge::ask::{Cache, Failure};
 use edge::config::Config;
 use edge::serve::{self, Edge};
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::task::spawn_blocking;
 
 #[cfg(feature = "mimalloc")]
 #[global_allocator]
@@ -27,6 +29,9 @@ struct Cli {
     /// The configuration to serve.
     #[arg(short, long, value_name = "FILE")]
     config: Option<PathBuf>,
+    /// Read it again whenever it has changed, as on SIGHUP.
+    #[arg(long, requires = "config")]
+    follow: bool,
     #[command(subcommand)]
     command: Option<Command>,
 }
@@ -72,7 +77,7 @@ fn main() -> ExitCode {
         (Some(Command::Cache(cache)), _) => ask(&cache),
         #[cfg(feature = "demo")]
         (Some(Command::Demo(args)), _) => demo(&args),
-        (None, Some(file)) => run(&file),
+        (None, Some(file)) => run(&file, cli.follow),
         (None, None) => ExitCode::from(FAULTY),
     }
 }
@@ -104,7 +109,9 @@ fn ask(cache: &Cache) -> ExitCode {
     }
 }
 
-fn run(file: &Path) -> ExitCode {
+fn run(file: &Path, follow: bool) -> ExitCode {
+    // Before it is read: what changes from here on is a change.
+    let mut seen = std::fs::read(file).unwrap_or_default();
     let config = match Config::load(file) {
         Ok(config) => config,
         Err(faults) => return faulty(&faults),
@@ -115,7 +122,11 @@ fn run(file: &Path) -> ExitCode {
         let mut hup = signal(SignalKind::hangup())?;
         let edge = Edge::start(config, Some(out)).await?;
         let reloading = async {
-            while hup.recv().await.is_some() {
+            loop {
+                tokio::select! {
+                    heard = hup.recv() => if heard.is_none() { break },
+                    () = changed(file, &mut seen), if follow => {}
+                }
                 edge.reload_file(file).await;
             }
         };
@@ -200,6 +211,30 @@ async fn end_or_be_ended(
     tokio::select! {
         () = ending => Ok(()),
         again = end_of(meanwhile) => again.map(drop),
+    }
+}
+
+/// How often a file that is followed is looked at.
+const LOOK_EVERY: Duration = Duration::from_secs(5);
+
+/// Waits until the file holds something else than was `seen`. Two looks must find the same, or
+/// somebody is still writing it.
+async fn changed(file: &Path, seen: &mut Vec<u8>) {
+    let mut before = None;
+    loop {
+        tokio::time::sleep(LOOK_EVERY).await;
+        let path = file.to_owned();
+        let Ok(Ok(now)) = spawn_blocking(move || std::fs::read(path)).await else {
+            continue;
+        };
+        if now == *seen {
+            before = None;
+        } else if before.as_ref() == Some(&now) {
+            *seen = now;
+            return;
+        } else {
+            before = Some(now);
+        }
     }
 }
 

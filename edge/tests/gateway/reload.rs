@@ -3,6 +3,7 @@
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
+use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
@@ -543,6 +544,42 @@ async fn get_is_slow(address: SocketAddr) -> bool {
     tokio::time::timeout(ms(300), client.answer())
         .await
         .is_err()
+}
+
+/// A folder as the kubelet mounts a `ConfigMap`: the file is a link through `..data`, and another
+/// `..data` takes the place of the former one.
+fn mount(folder: &Path, version: &str, text: &str) {
+    let data = folder.join(version);
+    fs::create_dir_all(&data).unwrap();
+    fs::write(data.join("edge.toml"), text).unwrap();
+    let next = folder.join("..data_tmp");
+    symlink(version, &next).unwrap();
+    fs::rename(next, folder.join("..data")).unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_config_map_is_followed_with_no_signal() {
+    let a = Upstream::saying(ok("", "a")).await;
+    let tables = |path: &str| text(&(upstream("a", a.address) + &route(path, "a", "")));
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("config-map");
+    let _ = fs::remove_dir_all(&folder);
+    mount(&folder, "..1", &tables("/1"));
+    symlink("..data/edge.toml", folder.join("edge.toml")).unwrap();
+    let path = folder.join("edge.toml");
+    let mut edge = Process::start(&["--config", path.to_str().unwrap(), "--follow"]);
+    let address = edge.address();
+    assert_eq!(get(address, "/1").await.status, 200);
+
+    mount(&folder, "..2", &tables("/2"));
+    edge.up_to("reloaded");
+    assert_eq!(get(address, "/2").await.status, 200);
+    assert_eq!(get(address, "/1").await.status, 404);
+
+    mount(&folder, "..3", "colour = \"red\"");
+    edge.up_to("reload_failed");
+    assert_eq!(get(address, "/2").await.status, 200);
+    edge.signal(Signal::TERM);
+    edge.ends_well().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
