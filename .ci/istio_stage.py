@@ -357,17 +357,22 @@ class Pod:
         self.process.kill()
         self.process.wait()
 
-    def metric(self, name, **labels):
-        """The sum of all lines of this name with these labels."""
+    def lines(self, name):
+        """The labels and the value of each line of this name."""
         port = self.manifest.ports.get("admin", self.manifest.ports["http"])
         _, text = get(f"http://{self.listen(port)}/metrics")
-        total = 0.0
         for line in text.splitlines():
             key, _, value = line.rpartition(" ")
             if key.partition("{")[0] == name:
-                if all(f'{label}="{wanted}"' in key for label, wanted in labels.items()):
-                    total += float(value)
-        return total
+                yield dict(re.findall(r'(\w+)="([^"]*)"', key)), float(value)
+
+    def metric(self, name, **wanted):
+        """The sum of all lines of this name with these labels."""
+        return sum(value for labels, value in self.lines(name) if wanted.items() <= labels.items())
+
+    def labels(self, name, label):
+        """The value of each line of this name by one of its labels."""
+        return {labels[label]: value for labels, value in self.lines(name)}
 
     def events(self, event):
         """The lines of its log about this event."""

@@ -229,9 +229,14 @@ def virtual_service_rule(rule, meta):
         name = rule.take("name", meta["name"])
         matches = []
         for match in rule.each("match"):
-            with match, match.within("uri") as uri:
-                how, path = uri.only("exact", "prefix")
+            with match:
+                with match.within("uri") as uri:
+                    how, path = uri.only("exact", "prefix")
                 matches.append({"path" if how == "exact" else "prefix": path})
+                if "method" in match.left:
+                    with match.within("method") as method:
+                        _, name_of_method = method.only("exact")
+                    matches[-1]["headers"] = [method_permission(name_of_method)["header"]]
         with rule.one("route") as route, route.within("destination") as to:
             host, port = to.take("host"), to.within("port").take("number")
         action = {"timeout": "0s"}
