@@ -366,7 +366,7 @@ def cluster(name, service, folder, source):
             "eds_config": {"path_config_source": path, "resource_api_version": "V3"},
         },
         "connect_timeout": "10s",
-        # istiod's: no bounds, and never anybody who was ejected.
+        # istiod's: no bounds, and nobody who was ejected, if the rule says nothing else.
         "circuit_breakers": {
             "thresholds": [
                 dict.fromkeys(
@@ -407,6 +407,8 @@ def policy(made, rule):
         if "outlierDetection" in rule.left:
             with rule.within("outlierDetection") as outlier:
                 made["outlier_detection"] = outlier_detection(outlier)
+                share = outlier.take("minHealthPercent", 0)
+                made["common_lb_config"]["healthy_panic_threshold"]["value"] = share
     return hashed
 
 
