@@ -3,7 +3,7 @@ surge, probes, preStop and grace, behind Envoy with istio/'s routes. No request 
 WebSocket is kept or told to come back (1012, 1001), and comes back.
 
     istio_rollout.py BINARIES OUT              a fifth of the manifests' times, a small load: for CI
-    istio_rollout.py BINARIES OUT --real       their times, 1,000 requests/s and 1,000 WebSockets
+    istio_rollout.py BINARIES OUT --real       their times, 1,000 requests/s, 2,000 WebSockets
 
 Half of the WebSockets go straight to echo (istio/), half through edge (the variant). --real lifts
 edge's limit of all clients together, which is 100/s; a client's own stays.
@@ -23,7 +23,7 @@ import time
 from collections import Counter
 from pathlib import Path
 
-from istio_stage import Stage, get
+from istio_stage import Failure, Stage, get
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed
 
@@ -341,11 +341,14 @@ def main():
     options.alone = options.real
     options.factor = 1.0 if options.real else 0.2
     options.rate = options.rate or (1000 if options.real else 100)
-    options.sockets = options.sockets or (1000 if options.real else 60)
+    options.sockets = options.sockets or (2000 if options.real else 60)
     options.pause = 5.0 if options.real else 1.0
     options.settle, options.window = (15, 30) if options.real else (2, 2)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
-    faults = run(options, options.binaries, options.out)
+    try:
+        faults = run(options, options.binaries, options.out)
+    except (Failure, OSError) as failure:
+        sys.exit(f"The restart could not be tried: {failure}")
     if faults:
         sys.exit("\n".join([*faults, f"{len(faults)} faults; logs: {options.out / 'rollout'}"]))
 
