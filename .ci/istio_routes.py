@@ -15,6 +15,7 @@ import time
 import tomllib
 import traceback
 from contextlib import contextmanager
+from ipaddress import ip_address, ip_network
 from pathlib import Path
 
 import yaml
@@ -205,7 +206,9 @@ def a_spoofed_header_counts_for_nothing(stage):
 @claim
 def nor_does_one_from_an_address_that_edge_trusts(stage):
     trusted = json.loads(stage.configuration.value("server", "trusted_proxies"))
-    assert GATEWAY in trusted
+    # The peer is a sidecar's 127.0.0.6, or the gateway's pod, of a network that is private.
+    for peer in (GATEWAY, "10.244.1.7", "100.64.1.7", "172.20.1.7", "192.168.1.7", "fd00::7"):
+        assert any(ip_address(peer) in ip_network(network) for network in trusted), peer
     spoofer = Client(stage.gateway, GATEWAY)
     within_limit(stage, spoofer, lambda at: {"X-Forwarded-For": f"203.0.113.{at}"})
 
@@ -317,6 +320,7 @@ def where_a_token_is_required_none_is_403(stage):
     assert client.status("/api/info") == 403
     assert refused(client) == 403
     assert client.status("/health") == 200
+    assert client.status("/api/info", "OPTIONS") != 403
     assert client.status("/api/info", **bearer) == 200
     assert client.status(f"/api/info?access_token={token()}") == 200
     assert refused(client, **bearer) == 101
