@@ -27,9 +27,11 @@ from istio_stage import Failure, Stage, get
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed
 
-PATHS = ("/health", "/api/info", "/api/headers")
+# Three of four are asked of echo each time, the fourth is kept.
+PATHS = ("/health", "/health", "/health", "/api/info")
 COME_BACK = {1001, 1012}
 PODS = 2
+VARIANT = "istio/variants/ws-through-edge"
 
 
 # The load, in a process of its own ----------------------------------------------------------------
@@ -182,7 +184,8 @@ class Loading:
     """The load's process, asked now and then."""
 
     def __init__(self, stage, options):
-        gateway, variant = stage.envoy("gateway", "istio"), stage.envoy("variant", "istio", options.variant)
+        gateway = stage.envoy("gateway", "istio")
+        variant = stage.envoy("variant", "istio", VARIANT)
         self.gateways = (gateway, variant)
         command = [
             sys.executable, __file__, "load", "--http", str(gateway.port),
@@ -250,7 +253,7 @@ def served_by(pod):
 
 
 def roll(stage, kind):
-    """maxSurge 1, maxUnavailable 0: a new one is ready and has been for a while, then an old one goes."""
+    """maxSurge 1, maxUnavailable 0: a new one is ready for a while, then an old one goes."""
     began, going = time.monotonic(), []
     for old in list(stage.pods[kind]):
         new = stage.start(kind)
@@ -262,7 +265,8 @@ def roll(stage, kind):
         thread.join()
         print(f"  {old.name} drained in {getattr(old, 'drained_in', -1):.1f} s")
     ready = max(pod.ready_after for pod in stage.pods[kind])
-    print(f"  {kind} rolled in {time.monotonic() - began:.0f} s; a new pod was ready after {ready:.1f} s")
+    took = time.monotonic() - began
+    print(f"  {kind} rolled in {took:.0f} s; a new pod was ready after {ready:.1f} s")
 
 
 def run(options, binaries, out):
@@ -284,7 +288,7 @@ def run(options, binaries, out):
         if options.alone:
             alone = stand_alone(stage, loading, options)
         last = loading.end()
-        envoys = [line for one in loading.gateways for line in refusals(one)]
+        envoys = [line for one in loading.gateways for line in told_by(one)]
         return judge(options, stage, last, envoys, alone)
 
 
@@ -297,9 +301,10 @@ def stand_alone(stage, loading, options):
     return measure(stage, loading, options.window, "one pod of edge alone")[name]
 
 
-def refusals(gateway):
-    """Envoy's own answers of 503, by reason: none where no request fails."""
-    _, text = get(f"http://{gateway.admin}/stats?filter=upstream_rq_retry$|ejections_enforced_total|upstream_rq_5xx")
+def told_by(gateway):
+    """What Envoy did about failures."""
+    wanted = "upstream_rq_retry$|ejections_enforced_total|upstream_rq_5xx"
+    _, text = get(f"http://{gateway.admin}/stats?filter={wanted}")
     return [line for line in text.splitlines() if not line.endswith(" 0")]
 
 
@@ -321,10 +326,11 @@ def judge(options, stage, last, envoys, alone):
         millicores, most = alone
         if most > 128 or millicores > 200:
             faults.append(f"one pod of edge took {millicores:.0f} m and {most:.0f} MiB")
+    failed = total - last["requests"].get("200", 0)
     print(
-        f"{total} requests, {total - last['requests'].get('200', 0)} failed; {last['opened']} WebSockets "
-        f"opened, {told} told to come back, {last['echoed']} messages echoed, {last['lost']} unanswered "
-        "because their WebSocket was just closing."
+        f"{total} requests, {failed} failed; {last['opened']} WebSockets opened, {told} told to "
+        f"come back; {last['echoed']} messages echoed, {last['lost']} sent when the Close was "
+        "already on its way."
     )
     return faults
 
@@ -337,7 +343,6 @@ def main():
     words.add_argument("--rate", type=int)
     words.add_argument("--sockets", type=int)
     options = words.parse_args()
-    options.variant = "istio/variants/ws-through-edge"
     options.alone = options.real
     options.factor = 1.0 if options.real else 0.2
     options.rate = options.rate or (1000 if options.real else 100)

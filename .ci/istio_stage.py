@@ -19,7 +19,7 @@ from pathlib import Path
 
 import yaml
 
-ROOT = Path(os.environ.get("STAGE_ROOT", Path(__file__).resolve().parent.parent))
+ROOT = Path(__file__).resolve().parent.parent
 NAMESPACE = "krakend-test"
 BINARY = {"edge": "edge", "echo": "echo-server"}
 # With a sidecar in REDIRECT mode this is the peer that edge sees; a private address, as in ambient
@@ -117,7 +117,9 @@ class Configuration:
 
     @staticmethod
     def pattern(table, key):
-        return rf"(^\[{re.escape(table)}\]$(?:\n(?!\[)[^\n]*)*?\n{key} = )(\"[^\"]*\"|\[[^\]]*\]|\S+)"
+        return (
+            rf"(^\[{re.escape(table)}\]$(?:\n(?!\[)[^\n]*)*?\n{key} = )(\"[^\"]*\"|\[[^\]]*\]|\S+)"
+        )
 
 
 class Stage:
@@ -315,7 +317,9 @@ class Pod:
             end = time.monotonic() + limit
             while not self.asked(probe):
                 if self.process.poll() is not None or time.monotonic() > end:
-                    raise Failure(f"{self.name} did not become ready:\n{self.log.read_text()[-2000:]}")
+                    raise Failure(
+                        f"{self.name} did not become ready:\n{self.log.read_text()[-2000:]}"
+                    )
                 time.sleep(min(period, 0.1))
         self.ready_after = time.monotonic() - self.began
         for kind in ("readiness", "liveness"):

@@ -150,7 +150,7 @@ def gateway(files):
             port.take("name")
             port.expect("protocol", "HTTP")
             if server.take("hosts") != ["*"]:
-                raise Refused(f"{server.where}.hosts: just [\"*\"] is understood")
+                raise Refused(f'{server.where}.hosts: just ["*"] is understood')
     _, service = files.one("Service")
     if number not in [port["port"] for port in service.take("ports")]:
         raise Refused(f"Gateway {meta['name']}: its port {number} is none of the Service's")
@@ -209,7 +209,7 @@ def routes(files, meta):
             if spec.take("gateways") != [f"{meta['namespace']}/{meta['name']}"]:
                 raise Refused(f"{spec.where}: not of the gateway {meta['name']}")
             if spec.take("hosts") != ["*"]:
-                raise Refused(f"{spec.where}.hosts: just [\"*\"] is understood")
+                raise Refused(f'{spec.where}.hosts: just ["*"] is understood')
             for rule in spec.each("http"):
                 found += virtual_service_rule(rule, route)
     for route, spec in files.take("HTTPRoute"):
@@ -345,7 +345,9 @@ def clusters(files, routes, folder, source):
             route["route"]["hash_policy"] = [hashed]
         elif "retry_policy" in route["route"]:
             predicate = "envoy.retry_host_predicates.previous_hosts"
-            config = {"@type": f"{TYPES}.extensions.retry.host.previous_hosts.v3.PreviousHostsPredicate"}
+            config = {
+                "@type": f"{TYPES}.extensions.retry.host.previous_hosts.v3.PreviousHostsPredicate"
+            }
             route["route"]["retry_policy"]["retry_host_predicate"] = [
                 {"name": predicate, "typed_config": config}
             ]
@@ -430,7 +432,9 @@ def connections(made, pool):
                 made["upstream_connection_options"] = {
                     "tcp_keepalive": {
                         "keepalive_time": int(seconds(alive.take("time"), alive.where)[:-1]),
-                        "keepalive_interval": int(seconds(alive.take("interval"), alive.where)[:-1]),
+                        "keepalive_interval": int(
+                            seconds(alive.take("interval"), alive.where)[:-1]
+                        ),
                         "keepalive_probes": alive.take("probes"),
                     }
                 }
@@ -563,7 +567,7 @@ def access_rule(rule):
             with source, source.within("source") as who:
                 key, value = who.only("requestPrincipals", "notRequestPrincipals")
                 if value != ["*"]:
-                    raise Refused(f"{who.where}.{key}: just [\"*\"] is understood")
+                    raise Refused(f'{who.where}.{key}: just ["*"] is understood')
                 known = {
                     "metadata": {
                         "filter": "envoy.filters.http.jwt_authn",
