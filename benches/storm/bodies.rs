@@ -78,7 +78,7 @@ impl Bodies {
             ("download", vec![Direction::Down], Some(MOST)),
             ("all at once", self.both(), None),
         ] {
-            let before = edge.process().report(&format!("before {name}"), report);
+            let before = report.memory(edge.process(), &format!("before {name}"));
             let watch = Watch::begin(edge.process());
             let began = Instant::now();
             self.transfer(name, &directions, size).await?;
@@ -97,7 +97,7 @@ impl Bodies {
             }
             sleep(SETTLE).await;
         }
-        edge.process().report("after", report);
+        report.memory(edge.process(), "after");
         upstream.abort();
         Ok(())
     }

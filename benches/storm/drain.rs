@@ -8,11 +8,11 @@ use rustix::process::Signal;
 use tokio::time::{Instant, sleep_until};
 
 use crate::ends::Ending;
+use crate::opening;
 use crate::process::Process;
 use crate::report::{Counts, Report, count};
 use crate::target::Way;
 use crate::units::duration;
-use crate::websocket;
 
 /// See the module.
 #[derive(Args, Debug, Clone)]
@@ -45,7 +45,7 @@ const UNEVEN: f64 = 1.5;
 impl Drain {
     pub(crate) async fn run(self) -> Report {
         let mut report = Report::default();
-        let opened = websocket::open_many(&self.way, self.count, None).await;
+        let opened = opening::open_many(&self.way, self.count, None).await;
         let (sockets, _) = opened.report(&mut report);
         let even = sockets.len() as f64 / self.within.as_secs_f64().max(1.0);
         let told = Instant::now() + BEFORE;

@@ -66,7 +66,7 @@ impl Ending {
 impl Ends {
     fn note(&mut self, talk: Talk, event: Instant) {
         self.sent += talk.sent;
-        self.echoes.extend(talk.echoes);
+        self.echoes.extend(talk.echoes.iter().map(|echo| echo.took));
         self.late += talk.late;
         self.strange += talk.strange;
         let waiting = talk.waiting.len() as u64;

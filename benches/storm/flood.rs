@@ -9,6 +9,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tokio_tungstenite::tungstenite::Message;
 
+use crate::opening;
 use crate::process::{Process, SETTLE};
 use crate::report::{Counts, Report, add, count};
 use crate::talk::numbered;
@@ -62,11 +63,11 @@ impl Flood {
     pub(crate) async fn run(mut self) -> Report {
         let mut report = Report::default();
         self.way.unread = Some(UNREAD);
-        self.pid.report("before", &mut report);
-        let opened = websocket::open_many(&self.way, self.count, None).await;
+        report.memory(self.pid, "before");
+        let opened = opening::open_many(&self.way, self.count, None).await;
         let (sockets, _) = opened.report(&mut report);
         sleep(SETTLE).await;
-        let open = self.pid.report("open", &mut report);
+        let open = report.memory(self.pid, "open");
         let size = usize::try_from(self.size).unwrap_or(usize::MAX);
         let until = Instant::now() + Duration::from_secs(self.seconds);
         let mut pouring: JoinSet<_> = sockets
@@ -101,7 +102,7 @@ impl Flood {
         report.fault("lost", all.sent - all.echoes);
         report.failures("failed", &all.failures);
         sleep(SETTLE).await;
-        self.pid.report("after", &mut report);
+        report.memory(self.pid, "after");
         report
     }
 }

@@ -83,13 +83,13 @@ impl Hits {
     }
 
     async fn fill(&self, objects: &Objects, report: &mut Report) -> Result<(), Failure> {
-        let before = self.pid.report("before", report);
+        let before = report.memory(self.pid, "before");
         let most = self.objects.iter().copied().max().unwrap_or(1);
         let filling = objects
             .clone()
             .read_all(0..most, Arc::new(AtomicU64::new(0)));
         report.failures("not filled", &filling.await);
-        let after = self.pid.report("filled", report);
+        let after = report.memory(self.pid, "filled");
         let stock = self.admin.stock().await?;
         report.number("edge_cache_entries", stock.entries);
         report.number(

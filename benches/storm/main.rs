@@ -16,26 +16,23 @@ mod fill;
 mod flood;
 mod herd;
 mod hits;
-mod http1;
 mod objects;
+mod opening;
 mod origin;
 mod peer;
-mod process;
 mod report;
 mod signals;
 mod slow;
 mod sockets;
-mod talk;
 mod tally;
-mod target;
 mod units;
 mod upgrades;
-mod websocket;
 mod widow;
 
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use load::{http1, process, talk, target, websocket};
 
 /// A bounded load for a gateway on this machine.
 ///

@@ -75,7 +75,7 @@ impl Many {
         let origin = self.place.answer(answers)?;
         let way = self.way.to(&fresh(&self.way.target.path));
         let objects = Objects { way, size };
-        self.pid.report("before", report);
+        report.memory(self.pid, "before");
         self.fill(&objects, &origin, report).await?;
         if !self.then_purge.is_empty() {
             self.purge(&objects, &origin, report).await?;

@@ -207,7 +207,7 @@ mod tests {
         };
         let requests = Arc::new(AtomicU64::new(0));
         tokio::spawn(accept(listener, answers, requests.clone()));
-        let way = crate::target::way(&url);
+        let way = url.parse::<crate::target::Target>().unwrap().into();
         let mut connection = crate::http1::Connection::open(&way).await.unwrap();
         for number in 1..=3 {
             assert_eq!(connection.get(&way, None).await.unwrap().status, 200);

@@ -1,15 +1,15 @@
 //! What a load has met: a short table, or one JSON object with the same words.
 
-use std::collections::BTreeMap;
 use std::io::{self, Write};
 use std::time::Duration;
 
+use load::quantile::quantile;
 use serde_json::{Map, Value};
 
-use crate::target::Failure;
+pub(crate) use load::counts::{Counts, add, count};
 
-/// Counts by word.
-pub(crate) type Counts = BTreeMap<String, u64>;
+use crate::process::Process;
+use crate::target::Failure;
 
 #[derive(Default)]
 pub(crate) struct Report {
@@ -54,6 +54,13 @@ impl Report {
             });
             self.row(&format!("{name} p{percent} ms"), time);
         }
+    }
+
+    /// Resident KiB of a process, where that can be told.
+    pub(crate) fn memory(&mut self, process: Process, when: &str) -> Option<u64> {
+        let memory = process.resident()?;
+        self.row(&format!("memory KiB {when}"), memory);
+        Some(memory)
     }
 
     /// 95 of 100 ought to take no longer than this.
@@ -102,33 +109,9 @@ impl Report {
     }
 }
 
-fn quantile(sorted: &[Duration], percent: usize) -> Option<Duration> {
-    let rank = (sorted.len() * percent).div_ceil(100).max(1);
-    sorted.get(rank - 1).copied()
-}
-
-/// Adds one to the count of this word.
-pub(crate) fn count(counts: &mut Counts, word: String) {
-    *counts.entry(word).or_default() += 1;
-}
-
-pub(crate) fn add(to: &mut Counts, from: Counts) {
-    for (word, number) in from {
-        *to.entry(word).or_default() += number;
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_quantile_is_the_value_that_so_many_do_not_exceed() {
-        let times: Vec<_> = (1..=200).map(Duration::from_millis).collect();
-        let at = |percent| quantile(&times, percent).map(|time| time.as_millis());
-        assert_eq!((at(50), at(95), at(100)), (Some(100), Some(190), Some(200)));
-        assert_eq!(quantile(&[], 50), None);
-    }
 
     #[test]
     fn one_failure_makes_a_report_bad() {

@@ -6,6 +6,7 @@ use clap::Args;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
 
+use crate::opening;
 use crate::process::{Process, SETTLE};
 use crate::report::{Counts, Report, count};
 use crate::signals::Signals;
@@ -79,7 +80,7 @@ impl Tally {
         }
         self.sockets.extend(talk.socket);
         self.sent += talk.sent;
-        self.echoes.extend(talk.echoes);
+        self.echoes.extend(talk.echoes.iter().map(|echo| echo.took));
         self.late += talk.late;
         self.strange += talk.strange;
     }
@@ -89,7 +90,7 @@ impl Sockets {
     pub(crate) async fn run(self) -> Report {
         let mut report = Report::default();
         let before = self.memory("before", &mut report);
-        let opened = websocket::open_many(&self.way, self.count, self.clients).await;
+        let opened = opening::open_many(&self.way, self.count, self.clients).await;
         let (sockets, upgrades) = opened.report(&mut report);
         self.promise("upgrade", &upgrades, UPGRADE, &mut report);
         sleep(SETTLE).await;
@@ -179,6 +180,6 @@ impl Sockets {
     }
 
     fn memory(&self, when: &str, report: &mut Report) -> Option<u64> {
-        self.pid?.report(when, report)
+        report.memory(self.pid?, when)
     }
 }

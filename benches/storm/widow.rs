@@ -8,10 +8,10 @@ use rustix::process::Signal;
 use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::ends::Ending;
+use crate::opening;
 use crate::process::{Process, SETTLE};
 use crate::report::{Counts, Report, count};
 use crate::target::Way;
-use crate::websocket;
 
 /// See the module.
 #[derive(Args, Debug, Clone)]
@@ -42,7 +42,7 @@ impl Widow {
     pub(crate) async fn run(self) -> Report {
         let mut report = Report::default();
         self.memory("before", &mut report);
-        let opened = websocket::open_many(&self.way, self.count, None).await;
+        let opened = opening::open_many(&self.way, self.count, None).await;
         let (sockets, _) = opened.report(&mut report);
         let opened = sockets.len();
         let death = Instant::now() + SETTLE;
@@ -73,6 +73,6 @@ impl Widow {
 
     fn memory(&self, when: &str, report: &mut Report) {
         self.edge_pid
-            .and_then(|process| process.report(when, report));
+            .and_then(|process| report.memory(process, when));
     }
 }

@@ -9,15 +9,14 @@ use rustix::param::clock_ticks_per_second;
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::time::{Instant, sleep};
 
-use crate::report::Report;
 use crate::target::Failure;
 
 /// A process, by its number.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Process(Pid);
+pub struct Process(Pid);
 
 /// How long the process gets to settle before its memory is read.
-pub(crate) const SETTLE: Duration = Duration::from_secs(1);
+pub const SETTLE: Duration = Duration::from_secs(1);
 
 /// How often a process is asked whether it is gone.
 const GLANCE: Duration = Duration::from_millis(10);
@@ -36,7 +35,7 @@ impl FromStr for Process {
 
 impl Process {
     /// Resident KiB; `None` where that cannot be told.
-    pub(crate) fn resident(self) -> Option<u64> {
+    pub fn resident(self) -> Option<u64> {
         let status = self.read("status")?;
         let line = status
             .lines()
@@ -51,7 +50,7 @@ impl Process {
     }
 
     /// The CPU time it has taken since its start; `None` where that cannot be told.
-    pub(crate) fn cpu(self) -> Option<Duration> {
+    pub fn cpu(self) -> Option<Duration> {
         let stat = self.read("stat")?;
         // The name may hold blanks and brackets; utime and stime are the 14th and 15th field.
         let (_, fields) = stat.rsplit_once(") ")?;
@@ -66,14 +65,8 @@ impl Process {
         ))
     }
 
-    /// Its memory as a row of the report.
-    pub(crate) fn report(self, when: &str, report: &mut Report) -> Option<u64> {
-        let memory = self.resident()?;
-        report.row(&format!("memory KiB {when}"), memory);
-        Some(memory)
-    }
-
-    pub(crate) fn signal(self, signal: Signal) -> Result<(), Failure> {
+    /// Sends a signal.
+    pub fn signal(self, signal: Signal) -> Result<(), Failure> {
         kill_process(self.0, signal).map_err(|error| match error {
             Errno::SRCH => "signal: gone".to_owned(),
             error => format!("signal: {}", io::Error::from(error).kind()),
@@ -81,7 +74,7 @@ impl Process {
     }
 
     /// Has it ended? It has, too, where only its parent has not noticed yet (a zombie).
-    pub(crate) fn is_gone(self) -> bool {
+    pub fn is_gone(self) -> bool {
         let Some(stat) = self.read("stat") else {
             return true;
         };
@@ -91,7 +84,7 @@ impl Process {
     }
 
     /// Waits for its end; tells when that was, if it was in time.
-    pub(crate) async fn gone(self, latest: Instant) -> Option<Instant> {
+    pub async fn gone(self, latest: Instant) -> Option<Instant> {
         while !self.is_gone() {
             if Instant::now() > latest {
                 return None;

@@ -1,40 +1,46 @@
-//! Where the load goes: this machine and nowhere else.
+//! Where a load goes. Read from a text it is this machine and nowhere else, as storm has it.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::str::FromStr;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use clap::Args;
-use http::Uri;
+use http::{HeaderName, HeaderValue, Uri};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::timeout;
 
 /// How long any one step may take.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
+pub const PATIENCE: Duration = Duration::from_secs(10);
 
 /// What failed, in the words that the report counts by.
-pub(crate) type Failure = String;
+pub type Failure = String;
 
 /// What every load is told.
 #[derive(Args, Debug, Clone)]
-pub(crate) struct Way {
+pub struct Way {
     /// Where to: http:// or ws://, a loopback address.
     #[arg(value_name = "URL")]
-    pub(crate) target: Target,
+    pub target: Target,
     /// The loopback address to come from, such as that of a trusted proxy.
     #[arg(long, value_name = "ADDRESS", value_parser = loopback)]
     from: Option<IpAddr>,
     /// How many bytes the system may hold that have come and are not read.
     #[arg(skip)]
-    pub(crate) unread: Option<u32>,
+    pub unread: Option<u32>,
+    /// What each request carries beside what it must.
+    #[arg(skip)]
+    pub fields: Vec<(HeaderName, HeaderValue)>,
 }
 
-/// An address on this machine, and what to ask for there.
+/// An address, and what to ask for there.
 #[derive(Debug, Clone)]
-pub(crate) struct Target {
-    address: SocketAddr,
-    pub(crate) authority: String,
-    pub(crate) path: String,
+pub struct Target {
+    /// Where it is.
+    pub address: SocketAddr,
+    /// What `Host` says.
+    pub authority: String,
+    /// With the query.
+    pub path: String,
 }
 
 impl FromStr for Target {
@@ -59,7 +65,7 @@ impl FromStr for Target {
 }
 
 /// An address of this machine, by its name.
-pub(crate) fn loopback(host: &str) -> Result<IpAddr, String> {
+pub fn loopback(host: &str) -> Result<IpAddr, String> {
     let wrong = || "expected an address of this machine, as 127.0.0.1, [::1] or localhost";
     if host == "localhost" {
         return Ok(Ipv4Addr::LOCALHOST.into());
@@ -77,19 +83,21 @@ impl From<Target> for Way {
             target,
             from: None,
             unread: None,
+            fields: Vec::new(),
         }
     }
 }
 
 impl Way {
     /// The same way, to another path.
-    pub(crate) fn to(&self, path: &str) -> Self {
+    pub fn to(&self, path: &str) -> Self {
         let mut way = self.clone();
         path.clone_into(&mut way.target.path);
         way
     }
 
-    pub(crate) async fn connect(&self) -> Result<TcpStream, Failure> {
+    /// Opens a connection, and has small writes leave at once.
+    pub async fn connect(&self) -> Result<TcpStream, Failure> {
         let failed = |error: std::io::Error| format!("connect: {}", error.kind());
         let target = self.target.address;
         let socket = if target.is_ipv4() {
@@ -112,25 +120,19 @@ impl Way {
 }
 
 /// A path below this one that no run before has asked for.
-pub(crate) fn fresh(path: &str) -> String {
+pub fn fresh(path: &str) -> String {
     let now = SystemTime::now().duration_since(UNIX_EPOCH);
     let now = now.map_or(0, |now| now.as_millis());
     format!("{}/{now}", path.trim_end_matches('/'))
 }
 
 /// The address that stands for the client of this number: one of 10.0.0.0/8.
-pub(crate) fn client(number: u32) -> Ipv4Addr {
+pub fn client(number: u32) -> Ipv4Addr {
     Ipv4Addr::from_bits(Ipv4Addr::new(10, 0, 0, 1).to_bits().wrapping_add(number))
 }
 
 /// So many clients have addresses.
-pub(crate) const MOST_CLIENTS: i64 = (1 << 24) - 2;
-
-/// The way to this URL from wherever the system chooses.
-#[cfg(test)]
-pub(crate) fn way(url: &str) -> Way {
-    url.parse::<Target>().unwrap().into()
-}
+pub const MOST_CLIENTS: i64 = (1 << 24) - 2;
 
 #[cfg(test)]
 mod tests {

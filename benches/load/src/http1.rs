@@ -9,7 +9,8 @@ use tokio::time::timeout;
 
 use crate::target::{Failure, PATIENCE, Way};
 
-pub(crate) struct Connection {
+/// A connection that stays open.
+pub struct Connection {
     stream: TcpStream,
     /// What has come and is not used yet.
     buffer: Vec<u8>,
@@ -19,12 +20,13 @@ pub(crate) struct Connection {
 
 /// What was answered, as far as a load asks.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Answer {
-    pub(crate) status: u16,
+pub struct Answer {
+    /// Its status.
+    pub status: u16,
     /// Does it say when to come back, in seconds?
-    pub(crate) retry_after: bool,
+    pub retry_after: bool,
     /// Does the connection stay open?
-    pub(crate) stays: bool,
+    pub stays: bool,
     body: Body,
 }
 
@@ -39,7 +41,8 @@ enum Body {
 const LONGEST: usize = 16 << 20;
 
 impl Connection {
-    pub(crate) async fn open(way: &Way) -> Result<Self, Failure> {
+    /// Connects.
+    pub async fn open(way: &Way) -> Result<Self, Failure> {
         Ok(Self {
             stream: way.connect().await?,
             buffer: Vec::new(),
@@ -48,16 +51,12 @@ impl Connection {
     }
 
     /// Asks, and reads the whole answer.
-    pub(crate) async fn get(
-        &mut self,
-        way: &Way,
-        client: Option<Ipv4Addr>,
-    ) -> Result<Answer, Failure> {
+    pub async fn get(&mut self, way: &Way, client: Option<Ipv4Addr>) -> Result<Answer, Failure> {
         self.ask("GET", way, client).await
     }
 
     /// The same with another method, without a body.
-    pub(crate) async fn ask(
+    pub async fn ask(
         &mut self,
         method: &str,
         way: &Way,
@@ -71,13 +70,19 @@ impl Connection {
         if let Some(client) = client {
             request.push_str(&format!("x-forwarded-for: {client}\r\n"));
         }
+        for (name, value) in &way.fields {
+            request.push_str(name.as_str());
+            request.push_str(": ");
+            request.push_str(value.to_str().unwrap_or_default());
+            request.push_str("\r\n");
+        }
         request.push_str("\r\n");
         let answer = timeout(PATIENCE, self.exchange(request.as_bytes())).await;
         answer.map_err(|_| "answer: timeout")?
     }
 
     /// The body of the last answer.
-    pub(crate) fn body(&self) -> &[u8] {
+    pub fn body(&self) -> &[u8] {
         &self.body
     }
 
@@ -147,7 +152,7 @@ impl Connection {
     }
 
     /// Is the connection still open, with nothing on it that was not asked for?
-    pub(crate) async fn is_open(&self) -> bool {
+    pub async fn is_open(&self) -> bool {
         let quiet = timeout(Duration::from_millis(50), self.stream.peek(&mut [0])).await;
         self.buffer.is_empty() && quiet.is_err()
     }
@@ -230,7 +235,7 @@ mod tests {
             stream.shutdown().await.unwrap();
             stream.read_to_end(&mut Vec::new()).await.unwrap();
         });
-        let way = crate::target::way(&url);
+        let way = url.parse::<crate::target::Target>().unwrap().into();
         let mut connection = Connection::open(&way).await.unwrap();
         assert_eq!(connection.get(&way, None).await.unwrap().status, 200);
         assert_eq!(connection.body(), b"hello");

@@ -12,7 +12,7 @@ use crate::websocket::{self, Socket};
 
 /// When a socket says something, and how much.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Pace {
+pub struct Pace {
     start: Instant,
     /// From one message to the next; without it none is sent.
     period: Option<Duration>,
@@ -23,37 +23,51 @@ pub(crate) struct Pace {
 
 /// What one socket has said and heard.
 #[derive(Default)]
-pub(crate) struct Talk {
+pub struct Talk {
     /// The socket, where it has not ended.
-    pub(crate) socket: Option<Socket>,
-    pub(crate) ended: Option<Ended>,
-    pub(crate) sent: u64,
-    /// How long each echo took.
-    pub(crate) echoes: Vec<Duration>,
-    /// Those without an echo: number and moment.
-    pub(crate) waiting: VecDeque<(u64, Instant)>,
+    pub socket: Option<Socket>,
+    /// How it ended, where it did.
+    pub ended: Option<Ended>,
+    /// How many messages were sent.
+    pub sent: u64,
+    /// Those that came.
+    pub echoes: Vec<Echo>,
+    /// Those without an echo: number, and the moment at which they were due.
+    pub waiting: VecDeque<(u64, Instant)>,
     /// Echoes that came after that of a later message.
-    pub(crate) late: u64,
+    pub late: u64,
     /// The last number of which an echo came.
     last: Option<u64>,
     /// What was never sent, or echoed already.
-    pub(crate) strange: u64,
+    pub strange: u64,
+}
+
+/// An echo that came.
+#[derive(Debug, Clone, Copy)]
+pub struct Echo {
+    /// When its message was due.
+    pub due: Instant,
+    /// From then to the echo: a message that is sent late has waited, too.
+    pub took: Duration,
 }
 
 /// How a socket ended that we did not end.
-pub(crate) struct Ended {
-    pub(crate) at: Instant,
+pub struct Ended {
+    /// When.
+    pub at: Instant,
     /// What the Close frame says: 1005 where it says nothing, 1006 where there was none.
-    pub(crate) code: u16,
+    pub code: u16,
+    /// Why, as the Close frame has it.
+    pub reason: String,
     /// What there was instead of a Close frame.
-    pub(crate) bare: Option<Failure>,
+    pub bare: Option<Failure>,
     /// What went wrong once both had said Close.
-    pub(crate) after: Option<Failure>,
+    pub after: Option<Failure>,
 }
 
 impl Pace {
     /// The paces of all, for so many messages a second together; the first is sent at `start`.
-    pub(crate) fn all(
+    pub fn all(
         sockets: usize,
         messages_per_second: u32,
         (start, end): (Instant, Instant),
@@ -68,10 +82,23 @@ impl Pace {
             size,
         })
     }
+
+    /// The same, without what was due before this moment.
+    #[must_use]
+    pub fn after(self, moment: Instant) -> Self {
+        let Some(period) = self.period else {
+            return self;
+        };
+        let mut pace = self;
+        let late = moment.saturating_duration_since(self.start).as_nanos();
+        let skipped = late.div_ceil(period.as_nanos().max(1));
+        pace.start += period * u32::try_from(skipped).unwrap_or(u32::MAX);
+        pace
+    }
 }
 
-/// Sends at its moments whether or not the echoes come, and measures each from its sending.
-pub(crate) async fn talk(mut socket: Socket, pace: Pace) -> Talk {
+/// Sends at its moments whether or not the echoes come, and measures each from its moment.
+pub async fn talk(mut socket: Socket, pace: Pace) -> Talk {
     let mut talk = Talk::default();
     let mut moments = interval_at(pace.start, pace.period.unwrap_or(Duration::MAX / 4));
     let mut sending = pace.period.is_some();
@@ -82,15 +109,17 @@ pub(crate) async fn talk(mut socket: Socket, pace: Pace) -> Talk {
             break;
         }
         tokio::select! {
-            _ = moments.tick(), if sending && !past => {
+            due = moments.tick(), if sending && !past => {
                 // Where sending fails there may still be a Close to read.
-                sending = talk.say(&mut socket, pace.size).await.is_ok();
+                sending = talk.say(&mut socket, pace.size, due).await.is_ok();
             }
             heard = socket.next() => {
                 let bare = match heard {
                     Some(Ok(Message::Close(frame))) => {
-                        let code = frame.map_or(1005, |frame| frame.code.into());
-                        talk.ended = Some(Ended::said(code, &mut socket).await);
+                        let (code, reason) = frame.map_or((1005, String::new()), |frame| {
+                            (frame.code.into(), frame.reason.as_str().to_owned())
+                        });
+                        talk.ended = Some(Ended::said(code, reason, &mut socket).await);
                         return talk;
                     }
                     Some(Ok(message)) => {
@@ -116,10 +145,10 @@ pub(crate) async fn talk(mut socket: Socket, pace: Pace) -> Talk {
 }
 
 impl Talk {
-    async fn say(&mut self, socket: &mut Socket, size: usize) -> Result<(), Failure> {
+    async fn say(&mut self, socket: &mut Socket, size: usize, due: Instant) -> Result<(), Failure> {
         let number = self.sent;
         self.sent += 1;
-        self.waiting.push_back((number, Instant::now()));
+        self.waiting.push_back((number, due));
         websocket::send(socket, &numbered(number, size)).await
     }
 
@@ -134,7 +163,10 @@ impl Talk {
             .iter()
             .position(|(waiting, _)| Some(*waiting) == number);
         match place.and_then(|place| self.waiting.remove(place)) {
-            Some((_, sent)) => self.echoes.push(sent.elapsed()),
+            Some((_, due)) => self.echoes.push(Echo {
+                due,
+                took: due.elapsed(),
+            }),
             None => return self.strange += 1,
         }
         self.late += u64::from(number < self.last);
@@ -147,13 +179,14 @@ impl Ended {
         Self {
             at: Instant::now(),
             code: 1006,
+            reason: String::new(),
             bare: Some(failure),
             after: None,
         }
     }
 
     /// The Close has been heard: reading on answers it, and the other side ends the connection.
-    async fn said(code: u16, socket: &mut Socket) -> Self {
+    async fn said(code: u16, reason: String, socket: &mut Socket) -> Self {
         let at = Instant::now();
         let rest = async {
             while let Some(message) = socket.next().await {
@@ -169,6 +202,7 @@ impl Ended {
         Self {
             at,
             code,
+            reason,
             bare: None,
             after,
         }
@@ -176,7 +210,7 @@ impl Ended {
 }
 
 /// The message of this number: zeros lead it to its size.
-pub(crate) fn numbered(number: u64, size: usize) -> String {
+pub fn numbered(number: u64, size: usize) -> String {
     let digits = number.to_string();
     let mut text = "0".repeat(size.saturating_sub(digits.len()));
     text.push_str(&digits);
@@ -216,6 +250,17 @@ mod tests {
     fn a_message_has_its_size() {
         assert_eq!(numbered(120, 10), "0000000120");
         assert_eq!(numbered(7, 1 << 20).len(), 1 << 20);
+    }
+
+    #[tokio::test]
+    async fn who_comes_late_keeps_step_and_catches_up_on_nothing() {
+        let start = Instant::now();
+        let ms = Duration::from_millis;
+        let mut paces = Pace::all(2, 20, (start, start + ms(500)), 10);
+        let pace = paces.nth(1).unwrap();
+        for (late, first) in [(0, 50), (50, 50), (51, 150), (250, 250)] {
+            assert_eq!(pace.after(start + ms(late)).start, start + ms(first));
+        }
     }
 
     #[tokio::test]
