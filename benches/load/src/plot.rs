@@ -13,7 +13,7 @@ const LEFT: f64 = 72.0;
 const RIGHT: f64 = 836.0;
 /// From above: the head, then for each panel its title, times, and numbers.
 const HEAD: f64 = 88.0;
-const TITLE: f64 = 30.0;
+const TITLE: f64 = 38.0;
 const TIMES: f64 = 150.0;
 const BETWEEN: f64 = 12.0;
 const NUMBERS: f64 = 48.0;
