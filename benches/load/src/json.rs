@@ -27,7 +27,7 @@ pub fn json(measured: &Measured) -> Value {
         "numbers": verdict.numbers.iter().map(number).collect::<Value>(),
         "errors": verdict.errors,
         "limited": verdict.limited,
-        "sent_late": measured.late().map(times),
+        "itself_late": measured.late.quantiles().map(times),
         "found_all_connections_busy": measured.requests.queued,
         "processes": measured.costs.iter().map(|cost| json!({
             "name": cost.name, "millicores": cost.millicores, "mebibytes": cost.memory,
@@ -38,6 +38,7 @@ pub fn json(measured: &Measured) -> Value {
         "requests": seconds(&measured.requests.answers),
         "upgrades": seconds(&measured.sockets.upgrades),
         "messages": seconds(&measured.sockets.echoes),
+        "itself": seconds(&measured.late),
     })
 }
 
@@ -66,6 +67,7 @@ fn seconds(series: &Series) -> Value {
             "second": shown.second,
             "done": shown.done,
             "failed": shown.failed,
+            "limited": shown.limited,
             "times": shown.times.map(times),
         })
     };

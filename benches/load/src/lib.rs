@@ -7,6 +7,7 @@ pub mod json;
 pub mod machine;
 pub mod measured;
 pub mod offer;
+pub mod own;
 pub mod plot;
 pub mod process;
 pub mod quantile;

@@ -61,7 +61,7 @@ impl Named {
     pub fn own() -> Option<Self> {
         let process = std::process::id().to_string().parse().ok()?;
         Some(Self {
-            name: "load".to_owned(),
+            name: "load itself".to_owned(),
             process,
         })
     }

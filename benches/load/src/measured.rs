@@ -5,8 +5,9 @@ use tokio::time::Instant;
 
 use crate::machine::{self, Busy, Cost, Named};
 use crate::offer::{Offer, SETTLE, Ways};
-use crate::quantile::Quantiles;
+use crate::own;
 use crate::requests::Requests;
+use crate::series::Series;
 use crate::sockets::Sockets;
 use crate::verdict::Verdict;
 
@@ -21,6 +22,8 @@ pub struct Measured {
     pub requests: Requests,
     /// What came of the WebSockets.
     pub sockets: Sockets,
+    /// How late this program itself was.
+    pub late: Series,
     /// What it all comes to.
     pub verdict: Verdict,
     /// What it cost the processes beside it, this program last.
@@ -40,7 +43,7 @@ impl Measured {
             .zip(0..)
             .map(|(named, number)| async move { (number, named.watch(full).await) })
             .collect();
-        let (requests, sockets) = tokio::join!(
+        let (requests, sockets, late) = tokio::join!(
             Requests::send(
                 &ways.health,
                 offer.rate,
@@ -48,6 +51,7 @@ impl Measured {
                 (start, offer.total())
             ),
             Sockets::open(&ways.ws, &offer, start),
+            own::lateness((start, offer.total())),
         );
         let mut costs: Vec<(usize, Cost)> = Vec::new();
         while let Some(cost) = watching.join_next().await {
@@ -61,17 +65,12 @@ impl Measured {
             offer,
             requests,
             sockets,
+            late,
             costs: costs.into_iter().map(|(_, cost)| cost).collect(),
             busy: load.map(|load| Busy {
                 load,
                 cores: machine::cores(),
             }),
         }
-    }
-
-    /// How late requests left that had no reason to wait, in milliseconds.
-    pub fn late(&self) -> Option<Quantiles<f64>> {
-        let late = Quantiles::of(self.requests.late.clone())?;
-        Some(late.map(|late| late.as_secs_f64() * 1e3))
     }
 }

@@ -10,10 +10,10 @@ use crate::verdict::Timed;
 const WIDTH: f64 = 960.0;
 /// Where the charts begin and end from left to right.
 const LEFT: f64 = 72.0;
-const RIGHT: f64 = 872.0;
+const RIGHT: f64 = 836.0;
 /// From above: the head, then for each panel its title, times, and numbers.
 const HEAD: f64 = 88.0;
-const TITLE: f64 = 30.0;
+const TITLE: f64 = 38.0;
 const TIMES: f64 = 150.0;
 const BETWEEN: f64 = 12.0;
 const NUMBERS: f64 = 48.0;
@@ -37,7 +37,7 @@ fill:#57606a;font-variant-numeric:tabular-nums}
 .k50{fill:#54aeff}.k95{fill:#0550ae}.k99{fill:#8250df}
 .band{fill:#54aeff;fill-opacity:.13}
 .bound{stroke:#cf222e;stroke-width:1.5;stroke-dasharray:6 4}.limit{fill:#cf222e}
-.over,.failed{fill:#cf222e}.done{fill:#8c959f;fill-opacity:.75}
+.over,.failed{fill:#cf222e}.limited{fill:#d4a72c}.done{fill:#8c959f;fill-opacity:.75}
 .full,.offered{stroke:#8c959f;stroke-dasharray:2 4}
 @media (prefers-color-scheme:dark){
 text{fill:#9198a1}.page{fill:#0d1117}.head,.title{fill:#f0f6fc}
@@ -46,7 +46,7 @@ text{fill:#9198a1}.page{fill:#0d1117}.head,.title{fill:#f0f6fc}
 .p50{stroke:#388bfd}.p95{stroke:#a5d6ff}.p99{stroke:#bc8cff}
 .k50{fill:#388bfd}.k95{fill:#a5d6ff}.k99{fill:#bc8cff}
 .band{fill:#388bfd;fill-opacity:.16}.bound{stroke:#ff7b72}.limit{fill:#ff7b72}
-.over,.failed{fill:#ff7b72}.done{fill:#6e7681;fill-opacity:.8}.full,.offered{stroke:#6e7681}
+.over,.failed{fill:#ff7b72}.limited{fill:#bb8009}.done{fill:#6e7681;fill-opacity:.8}.full,.offered{stroke:#6e7681}
 }
 ";
 
@@ -54,11 +54,17 @@ text{fill:#9198a1}.page{fill:#0d1117}.head,.title{fill:#f0f6fc}
 struct Panel<'a> {
     timed: &'a Timed,
     seconds: Vec<Shown>,
-    /// What the bars count, how many there are in each second, how many more failed.
+    /// What the bars count, and how many there are in each second.
     unit: &'static str,
-    bars: Vec<(f64, f64)>,
+    bars: Vec<Bar>,
     offered: f64,
 }
+
+/// How many came, were limited, and failed, one upon the other.
+type Bar = [f64; 3];
+
+/// What their parts are called in the style.
+const PARTS: [&str; 3] = ["done", "limited", "failed"];
 
 /// Draws it.
 pub fn plot(measured: &Measured) -> String {
@@ -112,13 +118,16 @@ fn panels(measured: &Measured) -> Vec<Panel<'_>> {
     let sockets = &measured.sockets;
     let mut times = measured.verdict.times.iter();
     let mut panels = Vec::new();
-    let mut add = |series: &Series, unit, offered: u32, bars: Option<Vec<(f64, f64)>>| {
+    let mut add = |series: &Series, unit, offered: u32, bars: Option<Vec<Bar>>| {
         let Some(timed) = times.next() else {
             return;
         };
         let seconds: Vec<_> = series.shown().collect();
         let rates = || {
-            let bar = |shown: &Shown| (number(shown.done), f64::from(shown.failed));
+            let bar = |shown: &Shown| {
+                let [limited, failed] = [shown.limited, shown.failed].map(f64::from);
+                [number(shown.done), limited, failed]
+            };
             seconds.iter().map(bar).collect()
         };
         panels.push(Panel {
@@ -135,7 +144,7 @@ fn panels(measured: &Measured) -> Vec<Panel<'_>> {
     if offer.sockets > 0 {
         let total = offer.total().as_secs();
         let at = |second| std::time::Duration::from_millis(second * 1_000 + 999);
-        let open = (0..total).map(|second| (number(sockets.open_at(at(second))), 0.0));
+        let open = (0..total).map(|second| [number(sockets.open_at(at(second))), 0.0, 0.0]);
         add(
             &sockets.upgrades,
             "open",
@@ -154,8 +163,8 @@ fn panels(measured: &Measured) -> Vec<Panel<'_>> {
 struct Scale {
     seconds: f64,
     full: f64,
-    /// The powers of ten below and above all times.
-    decades: (i32, i32),
+    /// The power of ten below all times, and the logarithm of a little more than the longest.
+    span: (i32, f64),
 }
 
 impl Scale {
@@ -167,12 +176,12 @@ impl Scale {
             (least, most) = (least.min(times.p50), most.max(times.p99));
         }
         for panel in panels {
-            most = most.max(panel.timed.below * 1.2);
+            most = most.max(panel.timed.below);
         }
         Self {
             seconds: measured.offer.total().as_secs_f64().max(1.0),
             full: measured.offer.opening().as_secs_f64(),
-            decades: decades(least, most),
+            span: span(least, most),
         }
     }
 
@@ -182,7 +191,7 @@ impl Scale {
 
     /// How far below the top of the times' chart.
     fn y(&self, millis: f64) -> f64 {
-        let (low, high) = (f64::from(self.decades.0), f64::from(self.decades.1));
+        let (low, high) = (f64::from(self.span.0), self.span.1);
         let share = (millis.max(f64::MIN_POSITIVE).log10() - low) / (high - low);
         TIMES * (1.0 - share.clamp(0.0, 1.0))
     }
@@ -201,39 +210,35 @@ impl Panel<'_> {
         let Some(times) = self.timed.times else {
             return svg.text("limit end", (RIGHT, y), "nothing came");
         };
-        let mut x = RIGHT - 400.0;
+        let mut x = RIGHT - 408.0;
         for (key, name, time) in [
             ("k50", "p50", times.p50),
             ("k95", "p95", times.p95),
             ("k99", "p99", times.p99),
-            ("", "max", times.max),
         ] {
-            if !key.is_empty() {
-                svg.rect(key, (x - 18.0, y - 6.0), (12.0, 4.0));
-            }
+            svg.rect(key, (x - 18.0, y - 6.0), (12.0, 4.0));
             svg.text("", (x, y), &format!("{name} {} ms", short(time)));
-            x += 108.0;
+            x += 112.0;
         }
+        let max = format!("max {} ms", short(times.max));
+        svg.text("end", (RIGHT, y), &max);
     }
 
     fn times(&self, svg: &mut Svg, scale: &Scale, top: f64) {
-        let (low, high) = scale.decades;
-        for decade in low..=high {
+        for decade in scale.span.0.. {
             let millis = 10_f64.powi(decade);
+            if millis.log10() > scale.span.1 {
+                break;
+            }
             let y = top + scale.y(millis);
             svg.line("grid", (LEFT, y), (RIGHT, y));
-            let label = if decade == high {
-                format!("{millis} ms")
-            } else {
-                millis.to_string()
-            };
-            svg.text("end", (LEFT - 8.0, y + 4.0), &label);
+            svg.text("end", (LEFT - 8.0, y + 4.0), &format!("{millis} ms"));
         }
         if scale.full > 0.0 {
             let x = scale.x(scale.full);
             let bottom = top + TIMES + BETWEEN + NUMBERS;
             svg.line("full", (x, top), (x, bottom));
-            svg.text("", (x + 6.0, top + 12.0), "full load");
+            svg.text("", (x - 4.0, top - 5.0), "full load");
         }
         let at = |shown: &Shown, millis| (middle(scale, shown), top + scale.y(millis));
         for run in runs(&self.seconds) {
@@ -268,16 +273,16 @@ impl Panel<'_> {
     }
 
     fn numbers(&self, svg: &mut Svg, scale: &Scale, top: f64) {
-        let most = self.bars.iter().map(|(done, failed)| done + failed);
+        let most = self.bars.iter().map(|bar| bar.iter().sum());
         let most = most.fold(self.offered, f64::max).max(1.0);
         let bottom = top + NUMBERS;
         let tall = |value: f64| NUMBERS * value / most;
         let wide = (RIGHT - LEFT) / scale.seconds;
         let gap = if wide > 4.0 { 1.0 } else { 0.0 };
-        for (second, (done, failed)) in self.bars.iter().enumerate() {
+        for (second, bar) in self.bars.iter().enumerate() {
             let x = scale.x(number(second)) + gap / 2.0;
             let mut y = bottom;
-            for (class, value) in [("done", *done), ("failed", *failed)] {
+            for (class, value) in PARTS.into_iter().zip(*bar) {
                 if value > 0.0 {
                     y -= tall(value);
                     svg.rect(class, (x, y), (wide - gap, tall(value)));
@@ -318,15 +323,14 @@ fn middle(scale: &Scale, shown: &Shown) -> f64 {
     scale.x(number(shown.second) + 0.5)
 }
 
-/// The powers of ten below and above; at least one apart.
+/// The power of ten below, and the logarithm of a fifth more than the longest.
 #[expect(
     clippy::cast_possible_truncation,
-    reason = "powers of ten of times are small"
+    reason = "the logarithm of a time is small"
 )]
-fn decades(least: f64, most: f64) -> (i32, i32) {
+fn span(least: f64, most: f64) -> (i32, f64) {
     let low = least.max(0.01).log10().floor() as i32;
-    let high = most.log10().ceil() as i32;
-    (low, high.max(low + 1))
+    (low, (most * 1.2).log10().max(f64::from(low) + 1.0))
 }
 
 /// So many seconds from one label to the next that there are twelve at the most.
@@ -377,9 +381,9 @@ mod tests {
         for (due, took) in [(0, 1), (333, 2), (666, 3), (2_100, 400)] {
             requests.answers.note(ms(due), ms(took));
         }
-        requests
-            .answers
-            .lose(ms(1_500), "answer: <closed>".to_owned());
+        for (due, word) in [(1_500, "answer: <closed>"), (1_833, "429 client_limit")] {
+            requests.answers.lose(ms(due), word.to_owned());
+        }
         sockets.upgrades.note(ms(0), ms(9));
         Measured {
             place: "http://a.example/?<b>&\"c\"".to_owned(),
@@ -387,6 +391,7 @@ mod tests {
             offer,
             requests,
             sockets,
+            late: Series::default(),
             costs: Vec::new(),
             busy: None,
         }
@@ -412,9 +417,10 @@ mod tests {
     }
 
     #[test]
-    fn what_breaks_a_promise_is_red() {
+    fn what_breaks_a_promise_is_red_and_a_limit_is_not() {
         let plot = plot(&measured(0));
-        assert_eq!((count(&plot, "over"), count(&plot, "failed")), (1, 1));
+        let counts = ["over", "failed", "limited"].map(|class| count(&plot, class));
+        assert_eq!(counts, [1, 1, 1]);
         assert!(plot.contains(">FAIL<"));
     }
 
@@ -436,10 +442,19 @@ mod tests {
     }
 
     #[test]
-    fn times_are_between_the_powers_of_ten_around_them() {
-        assert_eq!(decades(0.8, 60.0), (-1, 2));
-        assert_eq!(decades(1.0, 120.0), (0, 3));
-        assert_eq!(decades(0.0, 1.0), (-2, 0));
+    fn the_longest_time_has_room_above_and_the_shortest_below() {
+        assert_eq!(span(0.8, 100.0), (-1, 120_f64.log10()));
+        assert_eq!(span(0.0, 0.01), (-2, -1.0));
+        let scale = |millis| {
+            let scale = Scale {
+                seconds: 1.0,
+                full: 0.0,
+                span: span(0.8, 100.0),
+            };
+            scale.y(millis)
+        };
+        assert!(scale(100.0) > 0.0 && scale(0.8) < TIMES);
+        assert_eq!((scale(0.0), scale(1e9)), (TIMES, 0.0));
     }
 
     #[test]

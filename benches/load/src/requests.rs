@@ -18,9 +18,6 @@ use crate::target::{Failure, PATIENCE, Way};
 pub struct Requests {
     /// The answers.
     pub answers: Series,
-    /// How much later than its moment a request left that had a connection waiting for it: that much
-    /// of each time is this program's own.
-    pub late: Vec<Duration>,
     /// How many found all connections busy.
     pub queued: u64,
 }
@@ -70,7 +67,6 @@ impl Requests {
 
     fn add(&mut self, other: Self) {
         self.answers.add(other.answers);
-        self.late.extend(other.late);
         self.queued += other.queued;
     }
 }
@@ -87,17 +83,11 @@ impl Due {
             }
             let since = self.schedule.moment(number);
             let moment = self.start + since;
-            let waits = Instant::now() <= moment;
+            done.queued += u64::from(Instant::now() > moment);
             sleep_until(moment).await;
-            let now = Instant::now();
-            if now >= self.latest {
+            if Instant::now() >= self.latest {
                 done.answers.lose(since, "not sent in time".to_owned());
                 continue;
-            }
-            if waits {
-                done.late.push(now - moment);
-            } else {
-                done.queued += 1;
             }
             match ask(&mut open, &way).await {
                 Ok(()) => done.answers.note(since, moment.elapsed()),

@@ -25,6 +25,7 @@ struct Second {
     /// In microseconds.
     times: Vec<u32>,
     failed: u32,
+    limited: u32,
 }
 
 /// One second, as it is shown.
@@ -34,8 +35,10 @@ pub struct Shown {
     pub second: usize,
     /// How many came well of those that were due in it.
     pub done: usize,
-    /// How many failed or were limited.
+    /// How many failed.
     pub failed: u32,
+    /// How many a limit did not let through.
+    pub limited: u32,
     /// In milliseconds.
     pub times: Option<Quantiles<f64>>,
 }
@@ -51,21 +54,22 @@ impl Series {
 
     /// One that did not.
     pub fn lose(&mut self, due: Duration, word: String) {
-        self.second(due).failed += 1;
+        let limited = is_limit(&word);
+        let second = self.second(due);
+        second.failed += u32::from(!limited);
+        second.limited += u32::from(limited);
         self.complain(word);
     }
 
     /// Something that went wrong apart from all that was due.
     pub fn complain(&mut self, word: String) {
-        let limit = is_limit(&word);
-        count(
-            if limit {
-                &mut self.limited
-            } else {
-                &mut self.errors
-            },
-            word,
-        );
+        let limited = is_limit(&word);
+        let counts = if limited {
+            &mut self.limited
+        } else {
+            &mut self.errors
+        };
+        count(counts, word);
     }
 
     /// Adds what another has met.
@@ -74,6 +78,7 @@ impl Series {
             let here = self.numbered(number);
             here.times.extend(second.times);
             here.failed += second.failed;
+            here.limited += second.limited;
         }
         add(&mut self.errors, other.errors);
         add(&mut self.limited, other.limited);
@@ -103,6 +108,7 @@ impl Series {
             second: number,
             done: second.times.len(),
             failed: second.failed,
+            limited: second.limited,
             times: Quantiles::of(second.times.clone()).map(|times| times.map(millis)),
         })
     }
@@ -155,7 +161,8 @@ mod tests {
         assert_eq!(series.quantiles().unwrap().p50, 40.0);
         assert_eq!((series.done(), series.errors.len()), (1, 0));
         assert_eq!(series.limited["429 client_limit"], 99);
-        assert_eq!(series.shown().next().unwrap().failed, 99);
+        let shown = series.shown().next().unwrap();
+        assert_eq!((shown.limited, shown.failed), (99, 0));
     }
 
     #[test]

@@ -32,6 +32,8 @@ struct One {
     /// When it is opened, since the beginning.
     due: Duration,
     pace: Pace,
+    /// When it is closed: not all at once, and not while the last echoes are on their way.
+    leave: Instant,
 }
 
 impl Sockets {
@@ -45,8 +47,13 @@ impl Sockets {
         let number = usize::try_from(offer.sockets).unwrap_or(usize::MAX);
         let paces = Pace::all(number, offer.messages, span, offer.size.into());
         let lives = (0..offer.sockets).zip(paces).map(|(number, pace)| {
-            let due = schedule.moment(number.into());
-            One { start, due, pace }.live(way.clone())
+            let one = One {
+                start,
+                due: schedule.moment(number.into()),
+                pace,
+                leave: span.1 + SETTLE / 2 + SETTLE * number / offer.sockets,
+            };
+            one.live(way.clone())
         });
         let mut lives: JoinSet<_> = lives.collect();
         while let Some(life) = lives.join_next().await {
@@ -93,6 +100,7 @@ impl One {
         life.hear(&talk, self.start);
         if let Some(socket) = talk.socket {
             life.stayed += 1;
+            sleep_until(self.leave).await;
             if let Err(failure) = websocket::close(socket).await {
                 life.upgrades.complain(failure);
             }

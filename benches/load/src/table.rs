@@ -79,13 +79,13 @@ pub fn beside(measured: &Measured) -> Vec<String> {
     if let Some(busy) = measured.busy {
         let ((before, after), cores) = (busy.load, busy.cores);
         lines.push(format!(
-            "machine: load {before} before, {after} after, {cores} cores"
+            "machine: load average {before} before, {after} after, {cores} cores"
         ));
     }
-    if let Some(late) = measured.late() {
+    if let Some(late) = measured.late.quantiles() {
         let [p50, p95, p99, max] = cells(late);
         lines.push(format!(
-            "sent late by load: p50 {p50}, p95 {p95}, p99 {p99}, max {max} ms, within the times above"
+            "load itself late: p50 {p50}, p95 {p95}, p99 {p99}, max {max} ms, within the times above"
         ));
     }
     if measured.requests.queued > 0 {

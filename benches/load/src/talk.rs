@@ -111,7 +111,8 @@ pub async fn talk(mut socket: Socket, pace: Pace) -> Talk {
         tokio::select! {
             due = moments.tick(), if sending && !past => {
                 // Where sending fails there may still be a Close to read.
-                sending = talk.say(&mut socket, pace.size, due).await.is_ok();
+                sending = due < pace.end
+                    && talk.say(&mut socket, pace.size, due).await.is_ok();
             }
             heard = socket.next() => {
                 let bare = match heard {

@@ -97,7 +97,7 @@ impl Verdict {
             });
         }
         if offer.sockets > 0 && offer.messages > 0 {
-            verdict.time("message and echo", &sockets.echoes, ECHO);
+            verdict.time("Message echoed", &sockets.echoes, ECHO);
             let span = (offer.opening(), total);
             verdict.rate("messages a second", offer.messages, &sockets.echoes, span);
         }

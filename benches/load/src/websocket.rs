@@ -9,14 +9,18 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::tungstenite::error::ProtocolError;
+use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 use tokio_tungstenite::tungstenite::{Error, Message};
-use tokio_tungstenite::{WebSocketStream, client_async};
+use tokio_tungstenite::{WebSocketStream, client_async_with_config};
 
 use crate::reason;
 use crate::target::{Failure, PATIENCE, Way};
 
 /// An open WebSocket.
 pub type Socket = WebSocketStream<TcpStream>;
+
+/// What one socket reads at once; by default it would hold 128 KiB.
+const READ: usize = 8 << 10;
 
 /// Opens a WebSocket; tells also how long that took, from connecting to the 101.
 pub async fn open(way: &Way, client: Option<Ipv4Addr>) -> Result<(Socket, Duration), Failure> {
@@ -33,7 +37,12 @@ pub async fn open(way: &Way, client: Option<Ipv4Addr>) -> Result<(Socket, Durati
         request.headers_mut().insert(name, value.clone());
     }
     let stream = way.connect().await?;
-    let opened = timeout(PATIENCE, client_async(request, stream)).await;
+    let config = WebSocketConfig::default().read_buffer_size(READ);
+    let opened = timeout(
+        PATIENCE,
+        client_async_with_config(request, stream, Some(config)),
+    )
+    .await;
     let opened = opened.map_err(|_| "upgrade: timeout")?;
     let (socket, _) = opened.map_err(|error| failure("upgrade", &error))?;
     Ok((socket, start.elapsed()))
