@@ -54,7 +54,8 @@ impl Certificate {
             match key.trim().to_ascii_lowercase().as_str() {
                 "uri" => certificate.uris.push(value),
                 "dns" => certificate.dns.push(value),
-                "hash" => certificate.hash = Some(value),
+                "hash" if is_hash(&value) => certificate.hash = Some(value),
+                "hash" => return None,
                 "subject" => certificate.common_name = common_name(&value),
                 _ => {}
             }
@@ -99,10 +100,15 @@ fn split(text: &str, by: char) -> Vec<&str> {
     text.split(separates).map(str::trim).collect()
 }
 
-/// `None`: the quotes are not closed.
+/// In hexadecimal; as it is written without quotes, nothing else may stand in it.
+fn is_hash(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|b| b.is_ascii_hexdigit())
+}
+
+/// `None`: the quotes are not closed, or stand in the middle.
 fn unquoted(text: &str) -> Option<String> {
     let Some(inner) = text.strip_prefix('"') else {
-        return Some(text.to_owned());
+        return (!text.contains('"')).then(|| text.to_owned());
     };
     let mut plain = String::with_capacity(inner.len());
     let mut left = inner.chars();
@@ -239,7 +245,15 @@ mod tests {
 
     #[test]
     fn what_cannot_be_read_shows_nobody() {
-        for field in ["", "URI", "URI=\"a", "Subject=\"a\"b", "a=b,c"] {
+        for field in [
+            "",
+            "URI",
+            "URI=\"a",
+            "Subject=\"a\"b",
+            "a=b,c",
+            "By=\\\"d\";URI=sy=a",
+            "Hash=\"00;URI=spiffe://c/d\";URI=a",
+        ] {
             let told = told(field).unwrap_or_default();
             assert!(
                 told.uris.is_empty() && told.common_name.is_none(),
