@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use criterion::{Criterion, criterion_group, criterion_main};
 use edge::client::Client;
 use edge::limit::{Bucket, Clients, DEFAULT_CLIENTS, Limits, Overflow, Quota};
+use http::HeaderMap;
 use pingora_limits::estimator::Estimator;
 
 criterion_group! {
@@ -151,11 +152,13 @@ fn both(c: &mut Criterion) {
         ..Limits::default()
     };
     let address = IpAddr::V4(Ipv4Addr::LOCALHOST);
+    let headers = HeaderMap::new();
     let mut now = SECOND;
     c.bench_function("limit/both, client known", |b| {
         b.iter(|| {
             now += SECOND;
-            limits.take(black_box(Client { address, key: ONE }), now)
+            let client = Client { address, key: ONE };
+            limits.take(black_box(client), &headers, now)
         });
     });
     let mut order = keys.iter().cycle();
@@ -166,7 +169,7 @@ fn both(c: &mut Criterion) {
             order
                 .next()
                 .map(client)
-                .map(|client| limits.take(client, now))
+                .map(|client| limits.take(client, &headers, now))
         });
     });
 }
