@@ -16,6 +16,7 @@ mod fill;
 mod flood;
 mod herd;
 mod hits;
+mod mixed;
 mod objects;
 mod opening;
 mod origin;
@@ -79,6 +80,8 @@ enum Load {
     Certificates(certificates::Certificates),
     /// Sends and reads slowly, in every way: is each cut in time, and nobody else harmed?
     Slow(slow::Slow),
+    /// Serves good clients among all that is hostile: do they, memory and files stay as they were?
+    Mixed(mixed::Mixed),
     /// A peer, as the other loads start it.
     #[command(hide = true)]
     Peer(peer::Peer),
@@ -103,6 +106,7 @@ async fn main() -> ExitCode {
         Load::Events(load) => load.run().await,
         Load::Certificates(load) => load.run().await,
         Load::Slow(load) => load.run().await,
+        Load::Mixed(load) => load.run().await,
         Load::Peer(peer) => peer.run().await,
     };
     match report.write(storm.json) {

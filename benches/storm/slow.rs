@@ -3,13 +3,13 @@
 
 use std::fs;
 use std::net::{IpAddr, SocketAddr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::Args;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
-use tokio::task::JoinSet;
+use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::bodies::read_head;
@@ -41,10 +41,10 @@ pub(crate) struct Slow {
 }
 
 const EDGE: &str = "http://127.0.0.1:19140/";
-const ADMIN: &str = "http://127.0.0.1:19141";
+pub(crate) const ADMIN: &str = "http://127.0.0.1:19141";
 const UPSTREAM: &str = "127.0.0.1:19142";
 const HERE: [u8; 4] = [127, 0, 0, 1];
-const CLEAR: u16 = 19_140;
+pub(crate) const CLEAR: u16 = 19_140;
 const SECURE: u16 = 19_143;
 
 /// Clients that are served meanwhile, one request after the other, each so long after the last.
@@ -56,13 +56,13 @@ const DRIP: Duration = Duration::from_millis(500);
 /// So much later than its clock a client may be cut: the machine may be busy.
 const LATE: f64 = 1_500.0;
 /// The good are served for so long before it is looked at what is left behind.
-const SERVED: Duration = Duration::from_secs(3);
+pub(crate) const SERVED: Duration = Duration::from_secs(3);
 /// Below this a tail is the machine's, not edge's.
 const NOISE: f64 = 10.0;
 /// What edge may hold more at the end, in KiB: the allocator keeps some.
 const MORE: f64 = 16_384.0;
 
-const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+pub(crate) const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 /// What a client does with what it is told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -74,7 +74,7 @@ enum Reads {
 
 /// A kind of slow client.
 #[derive(Debug, Clone)]
-struct Kind {
+pub(crate) struct Kind {
     name: &'static str,
     from: [u8; 4],
     port: u16,
@@ -86,7 +86,7 @@ struct Kind {
 }
 
 /// A frame of HTTP/2 (RFC 9113 4.1).
-fn frame(kind: u8, flags: u8, stream: u8, payload: &[u8]) -> Vec<u8> {
+pub(crate) fn frame(kind: u8, flags: u8, stream: u8, payload: &[u8]) -> Vec<u8> {
     let length = u8::try_from(payload.len()).unwrap_or(u8::MAX);
     let head = [0, 0, length, kind, flags, 0, 0, 0, stream];
     [&head[..], payload].concat()
@@ -105,7 +105,7 @@ fn http2(settings: &[u8], method: u8, flags: u8, path: &[u8]) -> Vec<u8> {
 }
 
 /// Each from an address of its own: of one there may be a thousand connections.
-fn kinds() -> Vec<Kind> {
+pub(crate) fn kinds() -> Vec<Kind> {
     let mut kinds = all_kinds();
     for (kind, last) in kinds.iter_mut().zip(20..) {
         if kind.from == HERE {
@@ -197,17 +197,9 @@ impl Slow {
     }
 
     async fn load(&self, report: &mut Report) -> Result<(), Failure> {
-        let authority = Authority::new()?;
-        authority.replace(&Default::default())?;
-        let file = authority.folder.join("edge.toml");
-        fs::copy(&self.config, &file).map_err(|error| format!("config: {}", error.kind()))?;
-        let listener = listen(place(UPSTREAM)?);
-        let listener = listener.map_err(|error| format!("upstream: {}", error.kind()))?;
-        let upstream = tokio::spawn(async move {
-            while let Ok((stream, _)) = listener.accept().await {
-                tokio::spawn(answer(stream));
-            }
-        });
+        let text = read(&self.config)?;
+        let (authority, file) = place_of(&text)?;
+        let upstream = upstream()?;
         let edge = Edge::start(&self.program, &file, ADMIN).await?;
         let kinds: Vec<_> = kinds()
             .into_iter()
@@ -231,8 +223,7 @@ impl Slow {
             // An allocator gives back while it is asked, not on its own.
             serve(SERVED).await?;
             sleep(SETTLE).await;
-            edge.process()
-                .report(&format!("after round {round}"), report);
+            report.memory(edge.process(), &format!("after round {round}"));
         }
         // The idle ones of the good and of the upstream go, too.
         sleep(Duration::from_secs(7)).await;
@@ -244,6 +235,7 @@ impl Slow {
         report.row("files before", before.1);
         report.row("files after", after.1);
         upstream.abort();
+        drop(authority);
         Ok(())
     }
 
@@ -305,7 +297,7 @@ impl Slow {
 }
 
 impl Kind {
-    async fn connect(&self) -> Result<TcpStream, Failure> {
+    pub(crate) async fn connect(&self) -> Result<TcpStream, Failure> {
         let failed = |error: std::io::Error| format!("connect: {}", error.kind());
         let socket = TcpSocket::new_v4().map_err(failed)?;
         socket
@@ -320,7 +312,7 @@ impl Kind {
     }
 
     /// Does what its kind does until it is cut, and stays where it cannot know.
-    async fn drip(self, mut stream: TcpStream) {
+    pub(crate) async fn drip(self, mut stream: TcpStream) {
         if stream.write_all(&self.first).await.is_err() {
             return;
         }
@@ -350,8 +342,33 @@ impl Kind {
     }
 }
 
+/// A configuration's text.
+pub(crate) fn read(config: &Path) -> Result<String, Failure> {
+    fs::read_to_string(config).map_err(|error| format!("config: {}", error.kind()))
+}
+
+/// A folder with this configuration and what it names; it goes with the authority.
+pub(crate) fn place_of(text: &str) -> Result<(Authority, PathBuf), Failure> {
+    let authority = Authority::new()?;
+    authority.replace(&Default::default())?;
+    let file = authority.folder.join("edge.toml");
+    fs::write(&file, text).map_err(|error| format!("config: {}", error.kind()))?;
+    Ok((authority, file))
+}
+
+/// The upstream of `slow.toml`.
+pub(crate) fn upstream() -> Result<JoinHandle<()>, Failure> {
+    let listener = listen(place(UPSTREAM)?);
+    let listener = listener.map_err(|error| format!("upstream: {}", error.kind()))?;
+    Ok(tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            tokio::spawn(answer(stream));
+        }
+    }))
+}
+
 /// The good: what each of their answers took.
-async fn serve(length: Duration) -> Result<Vec<Duration>, Failure> {
+pub(crate) async fn serve(length: Duration) -> Result<Vec<Duration>, Failure> {
     let until = Instant::now() + length;
     let mut serving: JoinSet<_> = (0..GOOD).map(|_| ask(until)).collect();
     let mut all = Vec::new();
@@ -378,7 +395,7 @@ async fn ask(until: Instant) -> Result<Vec<Duration>, Failure> {
 }
 
 /// In milliseconds, what 99 of 100 do not exceed.
-fn percentile(mut times: Vec<Duration>) -> f64 {
+pub(crate) fn percentile(mut times: Vec<Duration>) -> f64 {
     times.sort_unstable();
     let rank = (times.len() * 99).div_ceil(100).max(1);
     times

@@ -44,7 +44,7 @@ impl Process {
     }
 
     /// How many files it has open; `None` where that cannot be told.
-    pub(crate) fn files(self) -> Option<u64> {
+    pub fn files(self) -> Option<u64> {
         let files = std::fs::read_dir(format!("/proc/{}/fd", self.0.as_raw_pid())).ok()?;
         u64::try_from(files.count()).ok()
     }
