@@ -43,6 +43,8 @@ pub(crate) struct Mixed {
 
 /// A hostile client stays no longer, whatever it does.
 const STAY: Duration = Duration::from_secs(15);
+/// edge's own connections to an upstream are closed after 20 s without a request.
+const POOLED: Duration = Duration::from_secs(25);
 /// How often memory is looked at.
 const GLANCE: Duration = Duration::from_secs(5);
 /// In the last third of the time edge may hold so much more than in the first, in KiB.
@@ -52,7 +54,7 @@ const TIMES: f64 = 2.0;
 const NOISE: f64 = 10.0;
 /// Tokens that nobody has signed are tried here.
 const TOKENS: &str = "\n[auth.storm]\ntype = \"jwt\"\nsecret = { file = \"secret\" }\nalgorithms = [\"HS256\"]\n\
-    [[route]]\npath = \"/token\"\nupstream = \"storm\"\nauth = \"storm\"\n";
+    [[route]]\npath = \"/token\"\nupstream = \"storm\"\nauth = \"storm\"\n\n";
 
 /// What a hostile client does.
 #[derive(Clone)]
@@ -144,8 +146,10 @@ impl Mixed {
     }
 
     async fn load(&self, report: &mut Report) -> Result<(), Failure> {
-        let text = slow::read(&config("slow.toml"))? + TOKENS;
-        let (authority, file) = slow::place_of(&text)?;
+        let text = slow::read(&config("slow.toml"))?;
+        let routes = text.find("[[route]]").ok_or("config: no route")?;
+        let (settings, routes) = text.split_at(routes);
+        let (authority, file) = slow::place_of(&[settings, TOKENS, routes].concat())?;
         let secret = fs::write(authority.folder.join("secret"), [b'.'; 32]);
         secret.map_err(|error| format!("secret: {}", error.kind()))?;
         let upstream = slow::upstream()?;
@@ -179,7 +183,7 @@ impl Mixed {
         report.at_most("memory KiB grown", Some(grown), MORE);
 
         serve(SERVED).await?;
-        sleep(STAY).await;
+        sleep(POOLED).await;
         report.memory(edge.process(), "after");
         let after = edge.process().files();
         let left = before
