@@ -114,3 +114,24 @@ async fn main() -> ExitCode {
         _ => ExitCode::FAILURE,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+    use clap::error::ErrorKind;
+
+    #[test]
+    fn no_load_is_kept_from_beginning_by_its_own_defaults() {
+        for load in Storm::command().get_subcommands() {
+            let asked = Storm::try_parse_from(["storm", load.get_name()]);
+            let refused = asked.err().map(|error| error.kind());
+            let missing = [None, Some(ErrorKind::MissingRequiredArgument)];
+            assert!(
+                missing.contains(&refused),
+                "{}: {refused:?}",
+                load.get_name()
+            );
+        }
+    }
+}

@@ -34,7 +34,7 @@ pub(crate) struct Mixed {
     #[command(flatten)]
     program: Program,
     /// How long.
-    #[arg(long, value_name = "TIME", default_value = "10m", value_parser = units::duration)]
+    #[arg(long, value_name = "TIME", default_value = "600s", value_parser = units::duration)]
     length: Duration,
     /// How many hostile clients at once.
     #[arg(long, default_value_t = 400, value_parser = clap::value_parser!(u32).range(1..=900))]

@@ -7,12 +7,11 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::Args;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::{Instant, sleep, timeout};
 
-use crate::bodies::read_head;
 use crate::certificates::Authority;
 use crate::child::{Edge, Program, config};
 use crate::http1::Connection;
@@ -403,9 +402,10 @@ pub(crate) fn percentile(mut times: Vec<Duration>) -> f64 {
         .map_or(f64::NAN, |time| time.as_secs_f64() * 1e3)
 }
 
-/// An upstream that has much to say, and hears bodies out.
-async fn answer(mut stream: TcpStream) -> Option<()> {
-    while let Some((head, _)) = read_head(&mut stream).await {
+/// An upstream that has much to say, and hears each request to its end before it says it.
+async fn answer(stream: TcpStream) -> Option<()> {
+    let mut stream = BufReader::new(stream);
+    while let Some(head) = hear(&mut stream).await {
         let part = vec![b'.'; 64 << 10];
         if head.starts_with("GET /large") {
             let answer = "HTTP/1.1 200 OK\r\ncontent-length: 67108864\r\n\r\n";
@@ -421,14 +421,63 @@ async fn answer(mut stream: TcpStream) -> Option<()> {
             loop {
                 stream.write_all(&message).await.ok()?;
             }
-        } else if head.starts_with("POST") {
-            let mut rest = Vec::new();
-            stream.read_to_end(&mut rest).await.ok()?;
-            return None;
         } else {
-            let answer = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
+            let answer = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n";
             stream.write_all(answer.as_bytes()).await.ok()?;
+            let body: &[u8] = if head.starts_with("HEAD ") {
+                b""
+            } else {
+                b"ok"
+            };
+            stream.write_all(body).await.ok()?;
         }
+        stream.flush().await.ok()?;
     }
     Some(())
+}
+
+/// A request's head, once its body has been read.
+async fn hear(stream: &mut BufReader<TcpStream>) -> Option<String> {
+    let mut head = String::new();
+    loop {
+        let line = line(stream).await?;
+        if line.is_empty() {
+            break;
+        }
+        head = head + &line + "\n";
+    }
+    let field = |name: &str| {
+        let named = |line: &&str| line.to_ascii_lowercase().starts_with(name);
+        Some(head.lines().find(named)?.split_once(':')?.1.trim())
+    };
+    if let Some(length) = field("content-length:") {
+        skip(stream, length.parse().ok()?).await?;
+    } else if field("transfer-encoding:").is_some() {
+        loop {
+            let length = u64::from_str_radix(&line(stream).await?, 16).ok()?;
+            if length == 0 {
+                while !line(stream).await?.is_empty() {}
+                break;
+            }
+            skip(stream, length + 2).await?;
+        }
+    }
+    Some(head)
+}
+
+async fn line(stream: &mut BufReader<TcpStream>) -> Option<String> {
+    const LONGEST: u64 = 64 << 10;
+    let mut line = Vec::new();
+    stream
+        .take(LONGEST)
+        .read_until(b'\n', &mut line)
+        .await
+        .ok()?;
+    let line = line.strip_suffix(b"\r\n")?;
+    Some(String::from_utf8_lossy(line).into_owned())
+}
+
+async fn skip(stream: &mut BufReader<TcpStream>, length: u64) -> Option<()> {
+    let read = tokio::io::copy(&mut stream.take(length), &mut tokio::io::sink()).await;
+    (read.ok()? == length).then_some(())
 }
