@@ -422,14 +422,13 @@ async fn answer(stream: TcpStream) -> Option<()> {
                 stream.write_all(&message).await.ok()?;
             }
         } else {
-            let answer = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n";
-            stream.write_all(answer.as_bytes()).await.ok()?;
-            let body: &[u8] = if head.starts_with("HEAD ") {
-                b""
-            } else {
-                b"ok"
+            // In one piece: a second one would wait until the first is acknowledged.
+            let answer = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
+            let answer = match head.starts_with("HEAD ") {
+                true => answer.trim_end_matches("ok"),
+                false => answer,
             };
-            stream.write_all(body).await.ok()?;
+            stream.write_all(answer.as_bytes()).await.ok()?;
         }
         stream.flush().await.ok()?;
     }
