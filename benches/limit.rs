@@ -191,4 +191,8 @@ impl Overflow for Sketch {
             Err(SECOND)
         }
     }
+
+    fn wait(&self, client: u64, _: Duration) -> Option<Duration> {
+        (self.0.get(client) >= 10).then_some(SECOND)
+    }
 }

@@ -8,7 +8,7 @@ use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use std::time::Duration;
 
 use crate::refusal::Refusal;
-use crate::websocket::Origin;
+use crate::websocket::{Origin, Site};
 
 /// Who may ask from where, and what the page may see.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -46,8 +46,13 @@ const LONGEST_ORIGIN: usize = 512;
 
 impl Policy {
     /// What a preflight is answered; an `Err` if pages of this origin may not ask so.
-    pub fn preflight(&self, request: &HeaderMap, host: &str) -> Result<Fields, Refusal> {
-        let origin = origin(request).filter(|origin| self.permits(origin, host));
+    pub fn preflight<'a>(
+        &self,
+        request: &HeaderMap,
+        site: impl Into<Site<'a>>,
+    ) -> Result<Fields, Refusal> {
+        let site = site.into();
+        let origin = origin(request).filter(|origin| self.permits(origin, site));
         let origin = origin.ok_or(Refusal::PreflightRefused)?;
         let method = requested_method(request).ok_or(Refusal::PreflightRefused)?;
         let simple = [Method::GET, Method::HEAD, Method::POST].contains(&method);
@@ -85,8 +90,9 @@ impl Policy {
 
     /// What any answer to a request with these fields is given, whatever it says; empty where the
     /// page may not read it: the browser then keeps it from the page.
-    pub fn answer(&self, request: &HeaderMap, host: &str) -> Fields {
-        let permitted = origin(request).filter(|origin| self.permits(origin, host));
+    pub fn answer<'a>(&self, request: &HeaderMap, site: impl Into<Site<'a>>) -> Fields {
+        let site = site.into();
+        let permitted = origin(request).filter(|origin| self.permits(origin, site));
         let Some(origin) = permitted else {
             return Vec::new();
         };
@@ -101,10 +107,10 @@ impl Policy {
         self.origins != Origins::Any
     }
 
-    fn permits(&self, origin: &str, host: &str) -> bool {
+    fn permits(&self, origin: &str, site: Site<'_>) -> bool {
         match &self.origins {
             Origins::Any => true,
-            Origins::Some(list) => list.iter().any(|own| own.fits(origin, host)),
+            Origins::Some(list) => list.iter().any(|own| own.fits(origin, site)),
         }
     }
 

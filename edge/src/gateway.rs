@@ -46,7 +46,7 @@ use crate::sockets::Sockets;
 use crate::websocket::Place;
 use crate::{cors, forward, grpc, limit, respond, websocket};
 use compressing::Outlet;
-use request::{host_and_port, host_of, path_of};
+use request::{host_of, path_of, site};
 
 /// All that the steps need: the plan, what stays whatever the plan says, and the record.
 pub(crate) struct Gateway {
@@ -245,9 +245,6 @@ impl Gateway {
     fn limit(&self, session: &Session, context: &Held) -> Result<(), Refusal> {
         let (request, exchange) = (session.req_header(), &context.exchange);
         let rule = context.rule().ok_or(Refusal::Internal)?;
-        if limit::is_preflight(&request.method, &request.headers) {
-            return Ok(());
-        }
         let now = exchange.began.saturating_duration_since(self.started);
         let taken = rule.limits.take(exchange.client, &request.headers, now)?;
         if taken == Decision::Allowed {
@@ -266,8 +263,8 @@ impl Gateway {
         let websocket = rule.websocket.as_ref();
         let websocket = websocket.ok_or(Refusal::UpgradeNotAllowed)?;
         let (method, headers) = (&request.method, &request.headers);
-        let authority = host_and_port(request).ok_or(Refusal::BadHost)?;
-        websocket.settings.permit(method, headers, authority)?;
+        let asked = site(request, context);
+        websocket.settings.permit(method, headers, asked)?;
         if *self.draining.borrow() {
             return Err(Refusal::Draining);
         }

@@ -127,7 +127,7 @@ pub struct Limits {
 /// What the limits said, for the metrics.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Decision {
-    /// No limit applies: none is set, or the request is a preflight.
+    /// No limit applies: none is set.
     Unlimited,
     /// Within the limits.
     Allowed,
@@ -192,8 +192,8 @@ impl Limits {
     }
 }
 
-/// Is this a CORS preflight (Fetch standard 4.8)? The browser sends it, not the person: it costs
-/// nothing.
+/// Is this a CORS preflight (Fetch standard 4.8)? The browser sends it, not the person: one that edge
+/// answers itself costs nothing.
 pub fn is_preflight(method: &Method, headers: &HeaderMap) -> bool {
     method == Method::OPTIONS
         && headers.contains_key(http::header::ORIGIN)

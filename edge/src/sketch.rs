@@ -46,6 +46,12 @@ impl Sketch {
         }
     }
 
+    /// Until the next window.
+    fn left(&self, now: Duration) -> Duration {
+        let spent = u64::try_from(now.as_nanos() % self.window.as_nanos()).unwrap_or(0);
+        self.window.saturating_sub(Duration::from_nanos(spent))
+    }
+
     fn counts(&self) -> &RwLock<Counts> {
         self.counts.get_or_init(|| {
             RwLock::new(Counts {
@@ -70,10 +76,14 @@ impl Overflow for Sketch {
         if counts.read().estimator.incr(client, 1) <= self.most {
             return Ok(());
         }
-        let spent = now.as_nanos() % self.window.as_nanos();
-        Err(self
-            .window
-            .saturating_sub(Duration::from_nanos(u64::try_from(spent).unwrap_or(0))))
+        Err(self.left(now))
+    }
+
+    fn wait(&self, client: u64, now: Duration) -> Option<Duration> {
+        let counts = self.counts.get()?.read();
+        let counted = counts.window == now.as_nanos() / self.window.as_nanos();
+        let full = counted && counts.estimator.get(client) >= self.most;
+        full.then(|| self.left(now))
     }
 }
 
@@ -129,5 +139,8 @@ mod tests {
             10
         );
         assert_eq!(clients.len(), 1_000);
+        assert_eq!(clients.wait(9_999, SECOND), Some(SECOND));
+        assert_eq!(clients.wait(9_998, SECOND), None);
+        assert_eq!(clients.wait(9_999, SECOND * 2), None);
     }
 }

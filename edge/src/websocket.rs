@@ -7,7 +7,7 @@ pub mod frame;
 mod origin;
 mod places;
 
-pub use origin::Origin;
+pub use origin::{Origin, Site};
 pub use places::{Global, PerClient, Place, Places};
 
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
@@ -91,14 +91,20 @@ impl Settings {
     }
 
     /// Lets a valid handshake pass, from a page that may open a WebSocket here.
-    pub fn permit(&self, method: &Method, headers: &HeaderMap, host: &str) -> Result<(), Refusal> {
+    pub fn permit<'a>(
+        &self,
+        method: &Method,
+        headers: &HeaderMap,
+        site: impl Into<Site<'a>>,
+    ) -> Result<(), Refusal> {
+        let site = site.into();
         valid(method, headers)?;
         if let Some(origins) = &self.origins {
             let mut named = headers.get_all(header::ORIGIN).iter();
             // Only browsers name one, and only they can be led astray by another's page.
             if let Some(origin) = named.next() {
                 let origin = origin.to_str().unwrap_or_default();
-                let fits = origins.iter().any(|own| own.fits(origin, host));
+                let fits = origins.iter().any(|own| own.fits(origin, site));
                 if !fits || named.next().is_some() {
                     return Err(Refusal::OriginNotAllowed);
                 }

@@ -3,7 +3,7 @@
 use pingora::Result;
 use pingora::proxy::Session;
 
-use super::request::{forwarded, host_and_port, value};
+use super::request::{forwarded, site, value};
 use super::{Context, Gateway, Held};
 use crate::headers::Dressing;
 use crate::refusal::Refusal;
@@ -22,9 +22,8 @@ impl Gateway {
         let request = session.req_header();
         let mut dressing = Dressing::default();
         if let Some(policy) = &rule.cors {
-            let host = host_and_port(request).unwrap_or_default();
             dressing.remove.extend(cors::OWN);
-            dressing.set = policy.answer(&request.headers, host);
+            dressing.set = policy.answer(&request.headers, site(request, context));
         }
         let value = |variable| value(variable, request, context);
         for rules in &rule.headers {
@@ -49,8 +48,7 @@ impl Gateway {
         else {
             return Ok(false);
         };
-        let host = host_and_port(request).unwrap_or_default();
-        let fields = policy.preflight(&request.headers, host)?;
+        let fields = policy.preflight(&request.headers, site(request, context))?;
         if let Some(dressing) = &mut context.exchange.dressing {
             dressing.set.retain(|(name, _)| !cors::OWN.contains(name));
             dressing.set.extend(fields);

@@ -18,6 +18,9 @@ use super::quota::{Quota, nanoseconds};
 pub trait Overflow: Send + Sync {
     /// Takes one request for `client`, or tells how long until one more may fit.
     fn take(&self, client: u64, now: Duration) -> Result<(), Duration>;
+
+    /// How long until one more request fits, without taking one; `None`: it may now.
+    fn wait(&self, client: u64, now: Duration) -> Option<Duration>;
 }
 
 /// Each client's bucket.
@@ -113,9 +116,15 @@ impl Clients {
     pub fn wait(&self, client: u128, now: Duration) -> Option<Duration> {
         let hash = self.hasher.hash_one(client);
         let shard = self.shard(usize::try_from(hash >> 32).unwrap_or(0))?;
-        let full = shard.full.lock().get(&client).copied()?;
-        let taken = self.quota.take(full, nanoseconds(now));
-        taken.err().map(Duration::from_nanos)
+        let full = shard.full.lock().get(&client).copied();
+        match (full, &self.overflow) {
+            (Some(full), _) => {
+                let taken = self.quota.take(full, nanoseconds(now));
+                taken.err().map(Duration::from_nanos)
+            }
+            (None, Some(overflow)) => overflow.wait(hash, now),
+            (None, None) => None,
+        }
     }
 
     /// The number is taken modulo the number of shards, so there always is one.

@@ -14,6 +14,22 @@ pub enum Origin {
     Below(String, String),
 }
 
+/// Whom a page asks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Site<'a> {
+    /// Its host, with its port if it was named.
+    pub host: &'a str,
+    /// Was it asked through TLS? If that is not known: no.
+    pub secure: bool,
+}
+
+impl<'a> From<&'a str> for Site<'a> {
+    fn from(host: &'a str) -> Self {
+        let secure = false;
+        Self { host, secure }
+    }
+}
+
 impl Origin {
     /// Reads `same`, `https://app.example`, `https://*.example` or `null`.
     pub fn read(text: &str) -> Result<Self, String> {
@@ -37,8 +53,9 @@ impl Origin {
         })
     }
 
-    /// Does this rule take a page of `origin`, that asks `host`?
-    pub fn fits(&self, origin: &str, host: &str) -> bool {
+    /// Does this rule take a page of `origin`, that asks this site? What anybody on the way may have
+    /// written, a page without TLS, is not of the site that has it.
+    pub fn fits(&self, origin: &str, site: Site<'_>) -> bool {
         if let Self::Exact(own) = self
             && own == "null"
         {
@@ -51,7 +68,11 @@ impl Origin {
             return false;
         };
         match self {
-            Self::Same => normal(&format!("{scheme}://{host}")).is_some_and(|own| own == origin),
+            Self::Same => {
+                let known = scheme == "https" || (scheme == "http" && !site.secure);
+                let own = normal(&format!("{scheme}://{}", site.host));
+                known && own.is_some_and(|own| own == origin)
+            }
             Self::Exact(own) => *own == origin,
             Self::Below(own, host) => {
                 own == scheme && page.len() > host.len() && page.ends_with(host.as_str())
@@ -91,7 +112,7 @@ mod tests {
     use super::*;
 
     fn fits(rule: &str, origin: &str, host: &str) -> bool {
-        Origin::read(rule).unwrap().fits(origin, host)
+        Origin::read(rule).unwrap().fits(origin, host.into())
     }
 
     #[test]
@@ -102,6 +123,13 @@ mod tests {
         assert!(!fits("same", "http://a.example", "a.example:30080"));
         assert!(!fits("same", "https://b.example", "a.example"));
         assert!(!fits("same", "null", "null"));
+        assert!(!fits("same", "ftp://a.example", "a.example"));
+        let secure = Site {
+            host: "a.example",
+            secure: true,
+        };
+        assert!(Origin::Same.fits("https://a.example", secure));
+        assert!(!Origin::Same.fits("http://a.example", secure));
     }
 
     #[test]
