@@ -50,13 +50,14 @@ impl Certificate {
         let mut certificate = Self::default();
         for pair in split(element, ';').into_iter().take(MOST_NAMES) {
             let (key, value) = pair.split_once('=')?;
-            let value = unquoted(value.trim())?;
+            let raw = value.trim();
+            let value = unquoted(raw)?;
             match key.trim().to_ascii_lowercase().as_str() {
                 "uri" => certificate.uris.push(value),
                 "dns" => certificate.dns.push(value),
                 "hash" if is_hash(&value) => certificate.hash = Some(value),
                 "hash" => return None,
-                "subject" => certificate.common_name = common_name(&value),
+                "subject" => certificate.common_name = common_name(raw),
                 _ => {}
             }
         }
@@ -67,8 +68,8 @@ impl Certificate {
     pub fn to_field(&self) -> Option<HeaderValue> {
         let quoted = |text: &str| text.replace('\\', "\\\\").replace('"', "\\\"");
         let hash = self.hash.iter().map(|hash| format!("Hash={hash}"));
-        let name = self.common_name.iter();
-        let subject = name.map(|name| format!("Subject=\"CN={}\"", quoted(name)));
+        let name = self.common_name.as_deref().and_then(distinguished);
+        let subject = name.iter().map(|name| format!("Subject=\"{name}\""));
         let uris = self
             .uris
             .iter()
@@ -121,10 +122,59 @@ fn unquoted(text: &str) -> Option<String> {
     }
 }
 
-/// The common name within a distinguished one, as `CN=web,O=Example` (RFC 4514).
+/// The common name within a distinguished one, as `"O=Example,CN=web"` (RFC 4514); `None` where it
+/// has none or two, or holds what can be read in two ways: not all proxies escape a backslash.
 fn common_name(subject: &str) -> Option<String> {
-    let mut parts = subject.split([',', '/']).map(str::trim);
-    parts.find_map(|part| part.strip_prefix("CN=").map(str::to_owned))
+    let inner = subject.strip_prefix('"').unwrap_or(subject);
+    let inner = inner.strip_suffix('"').unwrap_or(inner);
+    if inner.contains("\\\\") || inner.contains("\\\"") || inner.starts_with('/') {
+        return None;
+    }
+    let mut escaped = false;
+    let separates = |c: char| {
+        let plain = !std::mem::take(&mut escaped);
+        escaped = plain && c == '\\';
+        plain && (c == ',' || c == '+')
+    };
+    let parts = inner.split(separates).map(str::trim_start);
+    let mut names = parts.filter_map(|part| part.strip_prefix("CN="));
+    let (name, other) = (names.next()?, names.next());
+    let name = other.is_none().then(|| unescaped(name))?;
+    name.filter(|name| !name.is_empty())
+}
+
+/// A value of RFC 4514 2.4; `None`: what follows a backslash is nothing that needs one.
+fn unescaped(text: &str) -> Option<String> {
+    let mut plain = String::with_capacity(text.len());
+    let mut left = text.chars();
+    while let Some(c) = left.next() {
+        match c {
+            '\\' => plain.push(left.next().filter(|c| SPECIAL.contains(c))?),
+            other => plain.push(other),
+        }
+    }
+    Some(plain)
+}
+
+/// What is written behind a backslash in a distinguished name, quotes and the backslash aside.
+const SPECIAL: [char; 8] = [',', '+', ';', '<', '>', '=', '#', ' '];
+
+/// The distinguished name of one who has but this name; `None` if not everybody would read it so.
+fn distinguished(name: &str) -> Option<String> {
+    let odd = |c: char| c == '\\' || c == '"' || c.is_control();
+    if name.is_empty() || name.contains(odd) {
+        return None;
+    }
+    let mut text = "CN=".to_owned();
+    let last = name.chars().count() - 1;
+    for (place, c) in name.chars().enumerate() {
+        let within = matches!(c, '#' | ' ') && place != 0 && place != last;
+        if SPECIAL.contains(&c) && !within {
+            text.push('\\');
+        }
+        text.push(c);
+    }
+    Some(text)
 }
 
 /// Whose certificates are let in.
@@ -235,7 +285,7 @@ mod tests {
 
     #[test]
     fn the_nearest_proxys_word_counts() {
-        let field = r#"By=a;URI=spiffe://evil/x,By=spiffe://b;Hash=00ff;Subject="CN=we,b,O=\"E;x\"";URI=spiffe://c/d;DNS=web.example"#;
+        let field = r#"By=a;URI=spiffe://evil/x,By=spiffe://b;Hash=00ff;Subject="CN=we,O=E;x";URI=spiffe://c/d;DNS=web.example"#;
         let told = told(field).unwrap();
         assert_eq!(told.uris, ["spiffe://c/d"]);
         assert_eq!(told.dns, ["web.example"]);
@@ -259,6 +309,29 @@ mod tests {
                 told.uris.is_empty() && told.common_name.is_none(),
                 "{field}"
             );
+        }
+    }
+
+    /// Whoever asks for a certificate may choose some of it.
+    #[test]
+    fn nobody_is_another_by_what_stands_beside_the_name() {
+        for (subject, name) in [
+            (r"O=x,CN=web", Some("web")),
+            (r"CN=web+OU=y, O=x", Some("web")),
+            (r"CN=a\,b", Some("a,b")),
+            (r"O=x/CN=admin,CN=web", Some("web")),
+            (r"O=x\,CN=admin,CN=web", Some("web")),
+            (r"O=x\\,CN=admin", None),
+            (r"O=x\\\,CN=admin,CN=web", None),
+            (r"CN=admin,CN=web", None),
+            (r"/O=x/CN=admin", None),
+            (r"CN=", None),
+            (r"CN=a\", None),
+            (r"OCN=a", None),
+        ] {
+            let told = told(&format!("Subject=\"{subject}\""));
+            let told = told.and_then(|told| told.common_name);
+            assert_eq!(told.as_deref(), name, "{subject}");
         }
     }
 
@@ -309,15 +382,16 @@ mod tests {
     proptest! {
         /// What edge tells, it reads again; and nothing makes it panic.
         #[test]
-        fn what_is_told_is_read_again(uri in "[ -~]{0,20}", name in "[a-z \"\\\\;]{1,20}", any in ".{0,60}") {
+        fn what_is_told_is_read_again(uri in "[ -~]{0,20}", name in "[a-zCN \"\\\\;,+=#/<>]{1,20}", any in ".{0,60}") {
             let certificate = Certificate {
                 uris: vec![uri],
-                common_name: Some(name.trim().to_owned()),
+                common_name: Some(name.clone()),
                 ..Certificate::default()
             };
             let field = certificate.to_field().unwrap();
             let again = Certificate::forwarded(&HeaderMap::from_iter([(X_FORWARDED_CLIENT_CERT, field)]));
-            prop_assert_eq!(again, Some(certificate));
+            let read = Some(name).filter(|name| !name.contains(['"', '\\']));
+            prop_assert_eq!(again, Some(Certificate { common_name: read, ..certificate }));
             let _ = told(&any);
         }
     }
