@@ -15,7 +15,7 @@ use crate::authenticator::Authenticator;
 use crate::cache;
 use crate::client::Addresses;
 use crate::compression;
-use crate::config::{Config, Route, RouteAuth, Timeout};
+use crate::config::{Auth, Config, Route, RouteAuth, Timeout};
 use crate::cors;
 use crate::exchange::Exchange;
 use crate::headers;
@@ -124,7 +124,7 @@ impl Plan {
                 None => None,
             };
             let upstream = upstreams.get(route.upstream)?.clone();
-            let new = Answers::of(route, &upstream.name);
+            let new = Answers::of(route, &upstream.name, &config.auths);
             let same = answers.get(route.name.as_str());
             let same = same.filter(|(answers, _)| *answers == new);
             let kept_under = same.map_or(next, |(_, kept_under)| *kept_under);
@@ -183,7 +183,7 @@ impl Plan {
     fn answers(&self) -> HashMap<&str, (Answers<'_>, u64)> {
         let routes = self.config.routes.iter().zip(&self.rules);
         let answers = routes.map(|(route, rule)| {
-            let answers = Answers::of(route, &rule.upstream.name);
+            let answers = Answers::of(route, &rule.upstream.name, &self.config.auths);
             (route.name.as_str(), (answers, rule.kept_under))
         });
         answers.collect()
@@ -195,7 +195,9 @@ impl Plan {
 /// other way round.
 #[derive(PartialEq)]
 struct Answers<'a> {
-    auth: Option<&'a RouteAuth>,
+    auth: Option<(&'a RouteAuth, Option<&'a Auth>)>,
+    /// What the peer is told beside what the client says.
+    told: Vec<&'a headers::Changes>,
     rule: &'a Match,
     upstream: &'a str,
     rewrite: &'a Rewrite,
@@ -203,9 +205,11 @@ struct Answers<'a> {
 }
 
 impl<'a> Answers<'a> {
-    fn of(route: &'a Route, upstream: &'a str) -> Self {
+    fn of(route: &'a Route, upstream: &'a str, auths: &'a [Auth]) -> Self {
+        let auth = route.auth.as_ref();
         Self {
-            auth: route.auth.as_ref(),
+            auth: auth.map(|wanted| (wanted, auths.get(wanted.by))),
+            told: route.headers.iter().map(|rules| &rules.request).collect(),
             rule: &route.rule,
             upstream,
             rewrite: &route.rewrite,

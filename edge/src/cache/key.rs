@@ -4,6 +4,7 @@ use http::header::{self, HeaderMap, HeaderName};
 use ring::digest::{SHA256, digest as sha256};
 
 use super::{KeyPart, Policy};
+use crate::identity::Identity;
 
 /// A request, as far as the key depends on it.
 #[derive(Debug, Clone, Copy)]
@@ -23,8 +24,10 @@ pub struct Asking<'a> {
     pub query: Option<&'a str>,
     /// The request's fields.
     pub headers: &'a HeaderMap,
-    /// Who asks, where edge knows.
-    pub identity: Option<&'a str>,
+    /// Who asks, where edge knows: the peer is told of all of it.
+    pub identity: Option<&'a Identity>,
+    /// The hash of the certificate that the client has shown.
+    pub certificate: Option<&'a str>,
 }
 
 /// The key of an answer: length before text, so that no two different requests share one.
@@ -111,7 +114,14 @@ fn lines<'a>(headers: &'a HeaderMap, name: &HeaderName) -> impl Iterator<Item = 
 /// SHA-256 over all credentials: the key must not tell what they are.
 fn digest(asking: &Asking<'_>) -> Vec<u8> {
     let mut credentials = Vec::new();
-    put_any(&mut credentials, asking.identity.map(str::as_bytes));
+    let of = |read: fn(&Identity) -> &[u8]| asking.identity.map(read);
+    put_any(&mut credentials, of(|identity| identity.name.as_bytes()));
+    let counted = asking.identity.and_then(|own| own.counted.as_deref());
+    put_any(&mut credentials, counted.map(str::as_bytes));
+    let told = asking.identity.iter().flat_map(|own| &own.fields);
+    let told = told.flat_map(|(name, value)| [name.as_str().as_bytes(), value.as_bytes()]);
+    put_all(&mut credentials, told);
+    put_any(&mut credentials, asking.certificate.map(str::as_bytes));
     for name in [header::AUTHORIZATION, header::COOKIE] {
         put_all(&mut credentials, lines(asking.headers, &name));
     }
@@ -134,6 +144,7 @@ mod tests {
             query: None,
             headers,
             identity: None,
+            certificate: None,
         }
     }
 
@@ -277,6 +288,55 @@ mod tests {
             "the key tells no secret"
         );
         assert_eq!(of(&[("authorization", "ann")], false), of(&[], false));
+    }
+
+    #[test]
+    fn what_the_peer_is_told_of_somebody_tells_keys_apart() {
+        let (policy, none) = (Policy::new(None), HeaderMap::new());
+        let plain = asking("a", "/", &none);
+        let somebody =
+            |name: &str, counted: Option<&str>, told: &[(&'static str, &'static str)]| Identity {
+                name: name.to_owned(),
+                counted: counted.map(str::to_owned),
+                fields: headers(told)
+                    .into_iter()
+                    .filter_map(|(name, value)| Some((name?, value)))
+                    .collect(),
+            };
+        let known = [
+            somebody("ann", None, &[]),
+            somebody("ann", Some("token"), &[]),
+            somebody("ann", None, &[("x-tenant", "a")]),
+            somebody("ann", None, &[("x-tenant", "b")]),
+            somebody("ann", None, &[("x-role", "b")]),
+            somebody("", None, &[]),
+        ];
+        let with = |identity| key(&policy, true, &Asking { identity, ..plain });
+        let mut keys: Vec<_> = known.iter().map(|own| with(Some(own))).collect();
+        keys.push(with(None));
+        let certificate = Some("00ff");
+        keys.push(key(
+            &policy,
+            true,
+            &Asking {
+                certificate,
+                ..plain
+            },
+        ));
+        let identity = known.first();
+        keys.push(key(
+            &policy,
+            true,
+            &Asking {
+                certificate,
+                identity,
+                ..plain
+            },
+        ));
+        let count = keys.len();
+        keys.sort_unstable();
+        keys.dedup();
+        assert_eq!(keys.len(), count);
     }
 
     proptest! {

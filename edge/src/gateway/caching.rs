@@ -72,8 +72,8 @@ impl Gateway {
             }
         };
         let forwarded = forwarded(&request.headers, context);
-        let shown = context.connection.certificate.as_ref();
-        let shown = shown.and_then(|certificate| certificate.hash.as_deref());
+        let certificate = context.connection.certificate.as_ref();
+        let certificate = certificate.and_then(|certificate| certificate.hash.as_deref());
         let asking = Asking {
             route: rule.kept_under,
             scheme: forwarded.proto.unwrap_or(context.exchange.scheme),
@@ -82,7 +82,8 @@ impl Gateway {
             path: request.uri.path(),
             query: request.uri.query(),
             headers: &request.headers,
-            identity: identity.map(|identity| identity.name.as_str()).or(shown),
+            identity,
+            certificate,
         };
         let key = Arc::from(cache::key(policy, asked.apart, &asking));
         let found = self.fetcher.store.find(&key, &request.headers);
