@@ -187,7 +187,7 @@ impl Gateway {
     /// The head as the client sees it. What it says has changed is kept no longer.
     fn dress(
         &self,
-        session: &Session,
+        session: &mut Session,
         context: &mut Context,
         head: &mut ResponseHeader,
     ) -> Result<()> {
@@ -201,7 +201,7 @@ impl Gateway {
         }
         respond::dress(head, &context.exchange, cache_status)?;
         context.compress(session, head, None)?;
-        frame(head)?;
+        frame(session, head)?;
         context.exchange.status = head.status.as_u16();
         context.connection.keep_date(head.headers.get(header::DATE));
         context.deadline().head_sent();

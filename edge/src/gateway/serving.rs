@@ -213,13 +213,19 @@ fn unsatisfiable(head: &mut ResponseHeader, length: u64) -> Result<Shape> {
 }
 
 /// A body of unknown length is sent in chunks, so that one that was cut off cannot look complete
-/// (RFC 9112 6.3).
-pub(super) fn frame(head: &mut ResponseHeader) -> Result<()> {
+/// (RFC 9112 6.3). A client of HTTP/1.0 cannot read them: there the connection's end is the body's.
+pub(super) fn frame(session: &mut Session, head: &mut ResponseHeader) -> Result<()> {
+    let old = session.req_header().version < Version::HTTP_11;
+    if old {
+        head.remove_header(&header::TRANSFER_ENCODING);
+    }
     let framed = head.headers.contains_key(header::CONTENT_LENGTH)
         || head.headers.contains_key(header::TRANSFER_ENCODING);
     let bodiless = [StatusCode::NO_CONTENT, StatusCode::NOT_MODIFIED].contains(&head.status);
-    if !framed && !bodiless {
-        head.insert_header(header::TRANSFER_ENCODING, "chunked")?;
+    match (framed || bodiless, old) {
+        (true, _) => {}
+        (false, true) => session.set_keepalive(None),
+        (false, false) => head.insert_header(header::TRANSFER_ENCODING, "chunked")?,
     }
     head.set_version(Version::HTTP_11);
     Ok(())
@@ -239,7 +245,7 @@ async fn begin(
     }
     respond::dress(&mut head, &context.exchange, Some(told.to_string()))?;
     context.compress(session, &mut head, Some(&whole.headers))?;
-    frame(&mut head)?;
+    frame(session, &mut head)?;
     context.exchange.status = head.status.as_u16();
     context.connection.keep_date(head.headers.get(header::DATE));
     context.deadline().head_sent();

@@ -229,7 +229,7 @@ async fn pass_through(
     }
     context.exchange.status = head.status.as_u16();
     respond::dress(&mut head, &context.exchange, None)?;
-    frame(&mut head)?;
+    frame(session, &mut head)?;
     context.deadline().head_sent();
     let left = context.deadline().left();
     let passing = async {
