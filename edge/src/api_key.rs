@@ -3,7 +3,7 @@
 //! Only their SHA-256 is known. A key has 256 random bits, so a hash that was
 //! stolen opens nothing, and needs no salt.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 
 use foldhash::quality::RandomState;
@@ -17,6 +17,7 @@ use crate::refusal::Refusal;
 pub struct Keys {
     list: Vec<Key>,
     by_hash: HashMap<Hash, usize, RandomState>,
+    names: HashSet<String, RandomState>,
 }
 
 /// One client's key.
@@ -52,6 +53,7 @@ impl Keys {
         let hashes = list.iter().enumerate();
         Self {
             by_hash: hashes.map(|(place, key)| (key.hash, place)).collect(),
+            names: list.iter().map(|key| key.name.clone()).collect(),
             list,
         }
     }
@@ -80,7 +82,7 @@ impl Keys {
 
     /// Is there a key of this name?
     pub fn knows(&self, name: &str) -> bool {
-        self.list.iter().any(|key| key.name == name)
+        self.names.contains(name)
     }
 
     /// How many there are.

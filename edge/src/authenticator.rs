@@ -8,12 +8,13 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use http::{HeaderMap, HeaderValue};
+use http::HeaderMap;
 use parking_lot::Mutex;
 
 use crate::client::Client;
 use crate::config::{Auth, Proof, RouteAuth};
-use crate::credentials::{BEARER, Place};
+use crate::credentials::{self, BEARER, Place};
+use crate::forward;
 use crate::identity::{Certificate, Identity, Subjects};
 use crate::issuer::Issuer;
 use crate::jwt::{self, Claims, Verified};
@@ -63,8 +64,8 @@ pub(crate) struct Shown<'a> {
 /// Who was found, and where that stood.
 pub(crate) struct Proven {
     pub(crate) identity: Identity,
-    /// Where the credentials stood.
-    pub(crate) place: Option<Place>,
+    /// Where credentials stood that peers must not see.
+    pub(crate) places: Vec<Place>,
     /// The limit of an API key's own.
     pub(crate) own_limit: Option<(Quota, Arc<Bucket>)>,
 }
@@ -136,8 +137,8 @@ impl Authenticator {
                 let claims = verify(&token, issuer, verified, settings).await?;
                 permit(&claims, wanted, settings)?;
                 Ok(Proven {
-                    identity: self.bearer(&claims, settings, by),
-                    place: Some(place),
+                    identity: self.bearer(&claims, &token, settings, by),
+                    places: self.hidden(shown, place),
                     own_limit: None,
                 })
             }
@@ -158,7 +159,7 @@ impl Authenticator {
                 });
                 Ok(Proven {
                     identity: self.named(key.name.clone()),
-                    place: Some(place),
+                    places: self.hidden(shown, place),
                     own_limit,
                 })
             }
@@ -168,7 +169,7 @@ impl Authenticator {
                 let name = name.ok_or(Refusal::CertificateNotAllowed)?;
                 Ok(Proven {
                     identity: self.named(name),
-                    place: None,
+                    places: Vec::new(),
                     own_limit: None,
                 })
             }
@@ -176,7 +177,7 @@ impl Authenticator {
     }
 
     /// What was shown, and where.
-    fn credentials<'a>(&self, shown: &Shown<'a>) -> Result<(Cow<'a, str>, Place), Refusal> {
+    fn credentials<'a>(&self, shown: &Shown<'a>) -> Result<(Cow<'a, str>, &Place), Refusal> {
         let is_jwt = matches!(self.keys, Keys::Issuer(..));
         for place in &self.settings.from {
             if is_jwt && place.is_for_websockets() && !shown.websocket {
@@ -184,7 +185,7 @@ impl Authenticator {
             }
             let found = place.find(shown.headers, shown.query);
             match found {
-                Ok(Some(found)) if !found.is_empty() => return Ok((found, place.clone())),
+                Ok(Some(found)) if !found.is_empty() => return Ok((found, place)),
                 Ok(_) => {}
                 Err(_) if is_jwt => return Err(Refusal::TokenMalformed),
                 Err(_) => return Err(Refusal::KeyUnknown),
@@ -193,11 +194,26 @@ impl Authenticator {
         Err(Refusal::CredentialsMissing)
     }
 
-    fn bearer(&self, claims: &Claims, settings: &jwt::Settings, by: &By) -> Identity {
+    /// The places that peers must not see: what stands beside the proof nobody has looked at, and a
+    /// peer might take it for proven; the proof itself passes where it may (`forward`).
+    fn hidden(&self, shown: &Shown<'_>, proof: &Place) -> Vec<Place> {
+        let passes = |place: &Place| self.settings.forward && !place.is_for_websockets();
+        let places = self.settings.from.iter();
+        let hidden = places.filter(|place| match *place == proof {
+            true => !passes(place),
+            false => place.find(shown.headers, shown.query) != Ok(None),
+        });
+        hidden.cloned().collect()
+    }
+
+    fn bearer(&self, claims: &Claims, token: &str, settings: &jwt::Settings, by: &By) -> Identity {
         let counted = match by {
             By::Claim(path) => claims.get(path),
             _ => None,
         };
+        // Who has no name is nobody else without one.
+        let nameless = claims.name().is_empty();
+        let counted = counted.or_else(|| nameless.then(|| credentials::digest(token)));
         let named = self.named(claims.name().to_owned());
         let mut fields = named.fields;
         fields.extend(claims.fields(settings));
@@ -209,7 +225,7 @@ impl Authenticator {
     }
 
     fn named(&self, name: String) -> Identity {
-        let value = HeaderValue::try_from(name.as_str()).ok();
+        let value = forward::value(&name);
         let field = self.settings.field.clone().zip(value);
         Identity {
             name,
@@ -258,13 +274,14 @@ async fn verify(
         Some(held) => {
             let (generation, keys) = &*held;
             let now = SystemTime::now();
-            Ok(verified.verify(token, keys, settings, *generation, now))
+            let seen = verified.verify(token, keys, settings, *generation, now);
+            Ok((seen, *generation))
         }
         None => Err(Refusal::IssuerUnavailable),
     };
-    let mut seen = look()?;
-    if matches!(seen, Err(jwt::Bad::UnknownKey)) && issuer.refreshed(PATIENCE).await {
-        seen = look()?;
+    let (mut seen, before) = look()?;
+    if matches!(seen, Err(jwt::Bad::UnknownKey)) && issuer.refreshed(before, PATIENCE).await {
+        (seen, _) = look()?;
     }
     seen.map_err(Refusal::from)
 }
@@ -283,13 +300,13 @@ fn permit(claims: &Claims, wanted: &RouteAuth, settings: &jwt::Settings) -> Resu
 }
 
 /// Could this have been a guess? Whom a token was once given, but too early or too late or for
-/// something else, does not guess.
+/// something else, does not guess. Nor does who names an unknown key: no signature was looked at, and
+/// it may be one that has come since the issuer was last asked.
 fn is_guess(refusal: &Refusal) -> bool {
     matches!(
         refusal,
         Refusal::TokenMalformed
             | Refusal::TokenAlgorithm
-            | Refusal::TokenKey
             | Refusal::TokenSignature
             | Refusal::KeyUnknown
     )

@@ -44,12 +44,16 @@ impl Place {
         match self {
             Self::Authorization => Ok(bearer(one(headers, &header::AUTHORIZATION)?)),
             Self::Header(name) => Ok(one(headers, name)?.map(Cow::Borrowed)),
-            Self::Cookie(name) => single(cookies(headers, name)),
+            Self::Cookie(name) => {
+                let found = one_of(cookies(headers, name))?;
+                let text = found.map(|value| std::str::from_utf8(value).map_err(|_| Unclear));
+                Ok(text.transpose()?.map(Cow::Borrowed))
+            }
             Self::Query(name) => {
                 let pairs = query.unwrap_or_default().split('&').take(MOST_LOOKED_AT);
-                single(pairs.filter_map(|pair| value_of(pair, name)).map(decoded))
+                one_of(pairs.filter_map(|pair| parameter(pair, name)).map(decoded))
             }
-            Self::Subprotocol => single(
+            Self::Subprotocol => one_of(
                 protocols(headers)
                     .filter_map(|protocol| protocol.strip_prefix(BEARER_PROTOCOL))
                     .map(Cow::Borrowed),
@@ -64,11 +68,11 @@ impl Place {
             Self::Header(name) => (name.clone(), None),
             Self::Query(_) => return None,
             Self::Cookie(own) => {
-                let others = all(headers, &header::COOKIE)
-                    .flat_map(|field| field.split(';'))
-                    .map(str::trim)
-                    .filter(|pair| value_of(pair, own).is_none() && !pair.is_empty());
-                (header::COOKIE, joined(others, "; "))
+                let others =
+                    pairs(headers).filter(|pair| cookie(pair, own).is_none() && !pair.is_empty());
+                let others: Vec<_> = others.collect();
+                let left = HeaderValue::from_bytes(&others.join(&b"; "[..])).ok();
+                (header::COOKIE, left.filter(|left| !left.is_empty()))
             }
             Self::Subprotocol => {
                 let others = protocols(headers).filter(|own| !own.starts_with(BEARER_PROTOCOL));
@@ -85,10 +89,18 @@ impl Place {
         };
         let others = query
             .split('&')
-            .filter(|pair| value_of(pair, name).is_none());
+            .filter(|pair| parameter(pair, name).is_none());
         let others: Vec<_> = others.collect();
         let left = others.join("&");
         (left.len() != query.len()).then_some(left)
+    }
+
+    /// The field that is this place.
+    pub fn field(&self) -> Option<&HeaderName> {
+        match self {
+            Self::Header(name) => Some(name),
+            _ => None,
+        }
     }
 
     /// May only WebSockets carry a token here? They cannot carry it elsewhere, and others can.
@@ -116,9 +128,7 @@ fn one<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Result<Option<&'a str>,
     first.to_str().map(Some).map_err(|_| Unclear)
 }
 
-fn single<'a>(
-    mut found: impl Iterator<Item = Cow<'a, str>>,
-) -> Result<Option<Cow<'a, str>>, Unclear> {
+fn one_of<T>(mut found: impl Iterator<Item = T>) -> Result<Option<T>, Unclear> {
     let first = found.next();
     match found.next() {
         None => Ok(first),
@@ -131,15 +141,24 @@ fn all<'a>(headers: &'a HeaderMap, name: &HeaderName) -> impl Iterator<Item = &'
     fields.filter_map(|field| field.to_str().ok())
 }
 
-fn cookies<'a>(headers: &'a HeaderMap, name: &str) -> impl Iterator<Item = Cow<'a, str>> {
-    let pairs = all(headers, &header::COOKIE).flat_map(|field| field.split(';'));
-    let values = pairs.take(MOST_LOOKED_AT);
-    values.filter_map(move |pair| {
-        let value = value_of(pair.trim(), name)?;
+/// In bytes: what another cookie holds must not hide this one.
+fn pairs(headers: &HeaderMap) -> impl Iterator<Item = &[u8]> {
+    let fields = headers.get_all(header::COOKIE).iter();
+    let pairs = fields.flat_map(|field| field.as_bytes().split(|&byte| byte == b';'));
+    pairs.map(<[u8]>::trim_ascii)
+}
+
+fn cookie<'a>(pair: &'a [u8], name: &str) -> Option<&'a [u8]> {
+    pair.strip_prefix(name.as_bytes())?.strip_prefix(b"=")
+}
+
+fn cookies<'a>(headers: &'a HeaderMap, name: &str) -> impl Iterator<Item = &'a [u8]> {
+    pairs(headers).take(MOST_LOOKED_AT).filter_map(move |pair| {
+        let value = cookie(pair, name)?;
         let quoted = value
-            .strip_prefix('"')
-            .and_then(|value| value.strip_suffix('"'));
-        Some(Cow::Borrowed(quoted.unwrap_or(value)))
+            .strip_prefix(b"\"")
+            .and_then(|value| value.strip_suffix(b"\""));
+        Some(quoted.unwrap_or(value))
     })
 }
 
@@ -148,9 +167,19 @@ fn protocols(headers: &HeaderMap) -> impl Iterator<Item = &str> {
     fields.flat_map(|field| field.split(',')).map(str::trim)
 }
 
-fn value_of<'a>(pair: &'a str, name: &str) -> Option<&'a str> {
+/// The value of a parameter, whose name may be written with escapes.
+fn parameter<'a>(pair: &'a str, name: &str) -> Option<&'a str> {
     let (own, value) = pair.split_once('=')?;
-    (own == name).then_some(value)
+    let same = percent_encoding::percent_decode_str(own).eq(name.bytes());
+    same.then_some(value)
+}
+
+/// What stands for a token whose bearer has no name: its SHA-256.
+pub fn digest(token: &str) -> String {
+    let hash = ring::digest::digest(&ring::digest::SHA256, token.as_bytes());
+    hash.as_ref()
+        .iter()
+        .fold(String::new(), |all, byte| all + &format!("{byte:02x}"))
 }
 
 fn decoded(value: &str) -> Cow<'_, str> {
@@ -259,6 +288,7 @@ mod tests {
             ("cookie:s", &[("cookie", "as=b; s")], None, "none"),
             ("query:t", &[], Some("a=b&t=c%2Ed"), "c.d"),
             ("query:t", &[], Some("at=b"), "none"),
+            ("query:t_k", &[], Some("t%5fk=a"), "a"),
             (
                 "subprotocol",
                 &[("sec-websocket-protocol", "chat, bearer.a.b.c")],

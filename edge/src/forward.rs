@@ -5,6 +5,8 @@ use std::net::IpAddr;
 
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 
+use crate::identity::X_FORWARDED_CLIENT_CERT;
+
 /// Who asked, hop by hop.
 pub const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 /// `http` or `https`, as the client sees it.
@@ -37,6 +39,32 @@ pub const HEARSAY: [HeaderName; 9] = [
     HeaderName::from_static("x-original-url"),
     HeaderName::from_static("x-rewrite-url"),
 ];
+
+/// The same name to whoever takes `_` and `-` for one another, as CGI does (RFC 3875 4.1.18)?
+pub fn reads_as(one: &HeaderName, other: &HeaderName) -> bool {
+    let plain = |byte: u8| if byte == b'_' { b'-' } else { byte };
+    let (one, other) = (one.as_str().as_bytes(), other.as_str().as_bytes());
+    let mut pairs = one.iter().zip(other);
+    one.len() == other.len() && pairs.all(|(one, other)| plain(*one) == plain(*other))
+}
+
+/// Is this, with `_` for `-`, the name of a field in which edge speaks, or decides who may?
+pub fn is_alias(name: &HeaderName) -> bool {
+    const OTHERS: [HeaderName; 3] = [header::VIA, X_REQUEST_ID, X_FORWARDED_CLIENT_CERT];
+    let text = name.as_str();
+    text.contains('_')
+        && (text
+            .get(..12)
+            .is_some_and(|start| start.replace('_', "-") == "x-forwarded-")
+            || HEARSAY.iter().chain(&OTHERS).any(|own| reads_as(name, own)))
+}
+
+/// A text as a field's value, if a peer reads it as it is: blanks around it are no part of a value
+/// (RFC 9110 5.5).
+pub fn value(text: &str) -> Option<HeaderValue> {
+    let whole = text.trim_matches([' ', '\t']) == text;
+    HeaderValue::try_from(text).ok().filter(|_| whole)
+}
 
 /// More names than this in `Connection` are not honoured: no honest message lists so many.
 const MOST_NOMINATED: usize = 32;
@@ -201,7 +229,7 @@ mod tests {
     }
 
     #[test]
-    fn a_host_is_a_name_or_an_address_with_perhaps_a_port() {
+    fn a_host_is_a_textor_an_address_with_perhaps_a_port() {
         assert_eq!(host("a.example:8080"), Some("a.example"));
         assert_eq!(host("a.example"), Some("a.example"));
         assert_eq!(host("[::1]:80"), Some("[::1]"));

@@ -90,12 +90,16 @@ impl Issuer {
         self.shared.keys.load_full()
     }
 
-    /// A token names a key that nobody knows: are there other keys, within this time?
-    pub(crate) async fn refreshed(&self, at_most: Duration) -> bool {
+    /// A token names a key that is not among those of this generation: are there others, within this
+    /// time?
+    pub(crate) async fn refreshed(&self, before: u64, at_most: Duration) -> bool {
         let shared = &self.shared;
-        let before = shared.generation();
         let mut looked = shared.looked.subscribe();
         let (_, looking) = *looked.borrow_and_update();
+        // They may have come since.
+        if shared.generation() != before {
+            return true;
+        }
         if self.task.is_none() || !(shared.ask() || looking) {
             return false;
         }

@@ -15,10 +15,17 @@ use crate::refusal::Refusal;
 use crate::{forward, websocket};
 
 impl Gateway {
-    /// Takes away what only edge may say of a client.
+    /// Takes away what only edge may say of a client, however a peer may read its name.
     pub(super) fn disown(session: &mut Session, context: &Held) {
-        for name in &context.plan.told {
-            session.req_header_mut().remove_header(name);
+        let told = &context.plan.told;
+        let request = session.req_header_mut();
+        let names = request.headers.keys();
+        let disowned = names.filter(|name| {
+            forward::is_alias(name) || told.iter().any(|own| forward::reads_as(name, own))
+        });
+        let disowned: Vec<_> = disowned.cloned().collect();
+        for name in disowned {
+            request.remove_header(&name);
         }
     }
 
@@ -52,7 +59,7 @@ impl Gateway {
         let proven = authenticator.prove(&shown, wanted, &rule.limits.by).await?;
         let Proven {
             identity,
-            place,
+            places,
             own_limit,
         } = proven;
         if let Some((quota, bucket)) = &own_limit {
@@ -74,19 +81,22 @@ impl Gateway {
                 rule.figures.limit_allowed();
             }
         }
-        let kept = authenticator.settings.forward;
-        if let Some(place) = place.filter(|place| !kept || place.is_for_websockets()) {
-            take_out(session.req_header_mut(), &place)?;
+        for place in &places {
+            take_out(session.req_header_mut(), place)?;
         }
         let request = session.req_header_mut();
         for (name, value) in &identity.fields {
             let told = request.append_header(name.clone(), value.clone());
             told.map_err(|_| Refusal::Internal)?;
         }
-        // A client could have what edge says taken out again, as if it belonged to the connection.
+        // A client could have what edge says taken out again, or what it was shown, as if that
+        // belonged to the connection.
         if forward::nominates(&request.headers) {
             let taken = forward::hop_by_hop(&request.headers);
-            if identity.fields.iter().any(|(name, _)| taken.contains(name)) {
+            let shown = authenticator.settings.from.iter();
+            let shown = shown.filter_map(Place::field);
+            let mut said = identity.fields.iter().map(|(name, _)| name).chain(shown);
+            if said.any(|name| taken.contains(name)) {
                 return Err(Refusal::MessageForm);
             }
         }

@@ -10,6 +10,7 @@ use crate::forward;
 use crate::headers::Variable;
 use crate::identity::X_FORWARDED_CLIENT_CERT;
 use crate::route::Rewrite;
+use crate::websocket::Site;
 
 /// What a trusted proxy says of the host and scheme that the client asked for.
 #[derive(Default)]
@@ -27,6 +28,15 @@ pub(super) fn forwarded<'a>(headers: &'a HeaderMap, context: &Held) -> Forwarded
     Forwarded {
         proto: proto.and_then(|proto| proto.to_str().ok()),
         host: headers.get(forward::X_FORWARDED_HOST),
+    }
+}
+
+/// Whom a page asks.
+pub(super) fn site<'a>(request: &'a RequestHeader, context: &'a Held) -> Site<'a> {
+    let told = forwarded(&request.headers, context).proto;
+    Site {
+        host: host_and_port(request).unwrap_or_default(),
+        secure: told.unwrap_or(context.exchange.scheme) == "https",
     }
 }
 
@@ -127,13 +137,14 @@ fn change_request(request: &mut RequestHeader, context: &Held) -> Result<()> {
     };
     for changes in rule.headers.iter().map(|rules| &rules.request) {
         for name in &changes.remove {
-            request.remove_header(name);
+            remove(request, name);
         }
         for (name, template) in &changes.set {
-            match template.fill(|variable| value(variable, request, context)) {
-                Some(value) => request.insert_header(name.clone(), value)?,
-                // A client's own must not stand where the route's was to be.
-                None => drop(request.remove_header(name)),
+            let value = template.fill(|variable| value(variable, request, context));
+            // A client's own must not stand where the route's was to be, even if that is none.
+            remove(request, name);
+            if let Some(value) = value {
+                request.insert_header(name.clone(), value)?;
             }
         }
         for (name, template) in &changes.add {
@@ -143,6 +154,16 @@ fn change_request(request: &mut RequestHeader, context: &Held) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Removes a field, however a peer may read its name.
+fn remove(request: &mut RequestHeader, name: &HeaderName) {
+    let names = request.headers.keys();
+    let same = names.filter(|own| forward::reads_as(own, name));
+    let same: Vec<_> = same.cloned().collect();
+    for name in same {
+        request.remove_header(&name);
+    }
 }
 
 /// What a variable stands for.

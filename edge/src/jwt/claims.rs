@@ -8,6 +8,7 @@ use http::{HeaderName, HeaderValue};
 use serde_json::{Map, Value};
 
 use super::{Bad, Settings, object};
+use crate::forward;
 
 /// What a good token says.
 #[derive(Debug, Clone, PartialEq)]
@@ -94,11 +95,13 @@ impl Claims {
         words(roles).any(|role| wanted.iter().any(|wanted| wanted == role))
     }
 
-    /// A claim as text: several values with commas between them; what holds others is none.
+    /// A claim as text: several values with commas between them; what holds others is none, nor is
+    /// what would read as other values.
     pub fn get(&self, path: &ClaimPath) -> Option<String> {
         match self.at(path)? {
             Value::Array(list) => {
-                let texts: Option<Vec<_>> = list.iter().map(text).collect();
+                let plain = |value| text(value).filter(|text| !text.contains(','));
+                let texts: Option<Vec<_>> = list.iter().map(plain).collect();
                 Some(texts?.join(","))
             }
             value => text(value),
@@ -110,7 +113,7 @@ impl Claims {
         let fields = settings.fields.iter();
         let told = fields.filter_map(|(path, name)| {
             let text = self.get(path).filter(|text| text.len() <= LONGEST_TOLD)?;
-            Some((name.clone(), HeaderValue::try_from(text).ok()?))
+            Some((name.clone(), forward::value(&text)?))
         });
         told.collect()
     }

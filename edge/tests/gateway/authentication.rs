@@ -511,6 +511,124 @@ async fn what_is_kept_for_one_is_not_shown_to_another_who_proves_less() {
     assert_eq!(upstream.count(), 2);
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_peer_is_told_of_somebody_decides_what_is_kept_for_him() {
+    let upstream = Upstream::mirror().await;
+    let auth = by_secret_file() + "\nclaims = { tenant = \"X-Tenant\" }";
+    let route = format!("{ROUTE}\ncache = {{ ttl = \"1h\", private_by = \"identity\" }}");
+    let edge = edge(&tables(&auth, &route, upstream.address)).await;
+    // The same person for two tenants, and two programs without a name.
+    let nameless = |tenant: &str| hs256(&format!(r#"{{"exp":{},"tenant":"{tenant}"}}"#, at(60)));
+    let named = |tenant: &str| hs256(&claims(&format!(r#","tenant":"{tenant}""#)));
+    for _ in 0..2 {
+        for tenant in ["a", "b"] {
+            for token in [nameless(tenant), named(tenant)] {
+                let head = with_token(edge.address(), &token).await.text();
+                assert_eq!(fields(&head, "x-tenant"), [tenant], "{head}");
+            }
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nobody_says_who_he_is_with_an_underscore() {
+    let upstream = Upstream::mirror().await;
+    let auth = by_secret_file() + "\nclaims = { sub = \"X-User\" }";
+    let own = "headers = { request = { set = { X-Env = \"prod\" }, remove = [\"X-Debug\"] } }";
+    let tables = tables(&auth, &format!("{ROUTE}\n{own}"), upstream.address);
+    let edge = edge(&tables).await;
+    let bearer = format!("Authorization: Bearer {}", hs256(&claims("")));
+    let head = ask(
+        edge.address(),
+        &[
+            &bearer,
+            "X_User: admin",
+            "x-USER: admin",
+            "X_Forwarded-For: 10.0.0.1",
+            "X_Forwarded_Anything: a",
+            "X_Forwarded_Client_Cert: URI=a",
+            "X_Original_URL: /admin",
+            "X_Request_Id: a",
+            "X_Env: test",
+            "X_Debug: 1",
+            "my_own: stays",
+        ],
+    )
+    .await
+    .text();
+    assert_eq!(fields(&head, "x-user"), ["alice"], "{head}");
+    assert_eq!(fields(&head, "x-env"), ["prod"], "{head}");
+    assert_eq!(fields(&head, "my_own"), ["stays"], "{head}");
+    let names = head.lines().skip(1).filter_map(|line| line.split_once(':'));
+    let odd: Vec<_> = names.filter(|(name, _)| name.contains('_')).collect();
+    assert_eq!(odd, [("my_own", " stays")], "{head}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_nobody_has_looked_at_goes_no_further() {
+    let upstream = Upstream::mirror().await;
+    let places = "[\"authorization\", \"cookie:s\", \"query:t\", \"header:X-Token\"]";
+    for (forward, kept) in [("", false), ("\nforward = true", true)] {
+        let auth = format!("{}\nfrom = {places}{forward}", by_secret_file());
+        let edge = edge(&tables(&auth, ROUTE, upstream.address)).await;
+        let token = hs256(&claims(""));
+        let bearer = format!("Authorization: Bearer {token}");
+        let mut client = Client::connect(edge.address()).await;
+        let forged = ["Cookie: a=b; s=forged", "X-Token: forged"];
+        let head = client
+            .ask("GET /a?%74=forged&b=c", &[&bearer, forged[0], forged[1]])
+            .await
+            .text();
+        assert!(head.starts_with("GET /a?b=c HTTP/1.1"), "{head}");
+        assert_eq!(fields(&head, "cookie"), ["a=b"], "{head}");
+        assert!(!head.contains("forged"), "{head}");
+        assert_eq!(head.contains(&token), kept, "{head}");
+        // Of another scheme it is none of edge's.
+        let (basic, cookie) = (
+            "Authorization: Basic YTpi",
+            format!("Cookie: n=\u{e9}; s={token}"),
+        );
+        let mut client = Client::connect(edge.address()).await;
+        let head = client.ask("GET /", &[basic, &cookie]).await;
+        assert_eq!(head.status, 200, "{head:?}");
+        assert_eq!(fields(&head.text(), "authorization"), ["Basic YTpi"]);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_of_tomorrow_is_no_guess() {
+    let upstream = Upstream::saying(ok("", "in")).await;
+    let (server, set) = key_server(String::new()).await;
+    let (old, new) = (Issuer::new("old"), Issuer::new("new"));
+    *set.lock().unwrap() = jwks(&[&old]);
+    let auth = format!(
+        "type = \"jwt\"\njwks = \"http://{}/\"\nfailures = \"2/h\"",
+        server.address
+    );
+    let edge = edge(&tables(&auth, ROUTE, upstream.address)).await;
+    let good = old.token(&claims(""));
+    until(|| async { with_token(edge.address(), &good).await.status == 200 }).await;
+    for _ in 0..5 {
+        let answer = with_token(edge.address(), &new.token(&claims(""))).await;
+        assert_eq!(answer.refusal(), no(401, "token_key"));
+    }
+    assert_eq!(with_token(edge.address(), &good).await.status, 200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_shown_cannot_be_nominated_away() {
+    let upstream = Upstream::mirror().await;
+    let path = key_file();
+    let auth =
+        format!("type = \"api_key\"\nkeys = {path:?}\nfrom = \"header:X-API-Key\"\nforward = true");
+    let edge = edge(&tables(&auth, ROUTE, upstream.address)).await;
+    let head = ask(edge.address(), &["X-API-Key: one"]).await.text();
+    assert_eq!(fields(&head, "x-api-key"), ["one"]);
+    let answer = ask(edge.address(), &["X-API-Key: one", "Connection: x-api-key"]).await;
+    assert_eq!(answer.refusal(), no(400, "bad_message"));
+    let _ = fs::remove_file(path);
+}
+
 async fn edge_of(tables: &str) -> edge::serve::Edge {
     soon(edge(tables)).await
 }
