@@ -43,8 +43,12 @@ cluster["calls"].append(told)
 code = cluster["fails"].get(told, 0)
 if told in cluster["fails"]:
     pass
-elif told.startswith("get deployment "):
+elif told.startswith("get deployment ") and "revision" in options["--output"]:
     print(cluster["revisions"].get(words[2], ""), end="")
+elif told.startswith("get deployment "):
+    print(cluster["runs"][words[2]] if cluster["revisions"] else "", end="")
+elif told.startswith("rollout restart deployment/"):
+    cluster["runs"][words[2].partition("/")[2]] = "restarted"
 elif told == "get configmap edge-config":
     print(json.dumps(cluster["config"]) if cluster["config"] else "", end="")
 elif told in ("diff", "apply"):
@@ -54,9 +58,10 @@ elif told in ("diff", "apply"):
         code = 1
     else:
         cluster["rendered"] = rendered
-        cluster["config"] = {"edge.toml": "new"}
-        for name in ("edge", "echo"):
-            cluster["runs"][name] = "new"
+        if "config" in cluster["changes"]:
+            cluster["config"] = {"edge.toml": "new"}
+        if "images" in cluster["changes"]:
+            cluster["runs"] = {"edge": "new", "echo": "new"}
 elif told.startswith("rollout undo deployment/"):
     name = words[2].partition("/")[2]
     assert options["--to-revision"] == cluster["revisions"][name]
@@ -97,7 +102,16 @@ class Deploy(unittest.TestCase):
             file.write_text(f"#!{sys.executable}\n{text}")
             file.chmod(0o755)
 
-    def deploy(self, *arguments, broken=(), fails=None, revisions=None, script="scripts/deploy.sh", **variables):
+    def deploy(
+        self,
+        *arguments,
+        broken=(),
+        changes=("images", "config"),
+        fails=None,
+        revisions=None,
+        script="scripts/deploy.sh",
+        **variables,
+    ):
         at = self.folder / "cluster.json"
         config = {"edge.toml": 'old = "\\"'}
         if revisions is None:
@@ -107,6 +121,7 @@ class Deploy(unittest.TestCase):
             "config": config if revisions else None,
             "runs": {"edge": "old", "echo": "old"},
             "broken": broken,
+            "changes": changes,
             "fails": fails or {},
             "calls": [],
         }
@@ -160,6 +175,18 @@ class Deploy(unittest.TestCase):
             self.assertEqual(cluster["runs"], {"edge": "old", "echo": "old"}, broken)
             self.assertEqual(cluster["config"], {"edge.toml": 'old = "\\"'}, broken)
             self.assertEqual(cluster["calls"][-1], "smoke https://system.example", "tried again")
+
+    def test_a_new_configuration_alone_is_tried_too(self):
+        restart = "rollout restart deployment/edge"
+        code, cluster, told = self.deploy("prod", NEW, changes=["config"])
+        self.assertEqual((code, cluster["runs"]["edge"]), (0, "restarted"), told)
+        code, cluster, told = self.deploy("prod", NEW, changes=["config"], broken=[["smoke", "restarted"]])
+        self.assertEqual((code, cluster["runs"]["edge"]), (1, "old"), told)
+        self.assertEqual(cluster["config"], {"edge.toml": 'old = "\\"'})
+        for changes in ([], ["images"], ["images", "config"]):
+            code, cluster, told = self.deploy("prod", NEW, changes=changes)
+            self.assertEqual(code, 0, told)
+            self.assertNotIn(restart, cluster["calls"], changes)
 
     def test_an_apply_that_fails_halfway_goes_back(self):
         code, cluster, told = self.deploy("prod", NEW, fails={"apply": 1})

@@ -36,6 +36,9 @@ revision() {
         --output 'jsonpath={.metadata.annotations.deployment\.kubernetes\.io/revision}'
 }
 
+config() { ask get configmap edge-config --ignore-not-found --output 'jsonpath={.data}'; }
+pod_of_edge() { ask get deployment edge --ignore-not-found --output 'jsonpath={.spec.template}'; }
+
 # Over the environment in a copy: the tree stays as it was committed.
 cp -R "$root/k8s" "$work/k8s"
 mkdir "$work/k8s/deploy"
@@ -51,7 +54,7 @@ KUSTOMIZATION
 
 # What runs now. A cluster that cannot be asked ends the script here, with nothing changed.
 if ! { echo_before=$(revision echo) && edge_before=$(revision edge) &&
-    config_before=$(ask get configmap edge-config --ignore-not-found --output 'jsonpath={.data}'); }; then
+    config_before=$(config) && pod_before=$(pod_of_edge); }; then
     say 'the cluster cannot be asked; nothing was changed'
     exit 1
 fi
@@ -65,7 +68,13 @@ if [ -n "$echo_before$edge_before" ]; then
     [ "$code" -le 1 ] || { say "kubectl diff failed ($code); nothing was changed"; exit 1; }
 fi
 
-if timeout 120 kubectl apply --kustomize "$work/k8s/deploy" && runs; then
+# Pods that stay would be tried with the configuration that they had: those that come have the new one.
+restart_for_config() {
+    [ -z "$pod_before" ] || [ "$(pod_of_edge)" != "$pod_before" ] || [ "$(config)" = "$config_before" ] ||
+        ask rollout restart deployment/edge
+}
+
+if timeout 120 kubectl apply --kustomize "$work/k8s/deploy" && restart_for_config && runs; then
     say "$tag runs in $environment"
     exit
 fi

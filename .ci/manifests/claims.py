@@ -465,6 +465,7 @@ class Programs(unittest.TestCase):
                     for one in scraped[which]:
                         self.assertEqual((one["port"], one["path"]), (port, "/metrics"))
                 self.assertEqual(status(at["edge"]["http"], "/health"), 200)
+                self.assertEqual(status(at["edge"]["http"], "/api/metrics"), 403)
                 asks = "[auth." in edge_toml(name)
                 self.assertEqual(status(at["edge"]["http"], "/api/info"), 401 if asks else 200)
                 for way in ("echo", "edge"):
@@ -762,6 +763,14 @@ class Istio(unittest.TestCase):
                     self.assertRegex(
                         json.dumps(rule).lower(), "x-forwarded-for.*downstream_remote_address", file
                     )
+
+    def test_a_pod_that_must_not_be_root_says_who_it_is(self):
+        for file, document in istio("Deployment"):
+            spec = document["spec"]["template"]["spec"]
+            for one in spec["containers"]:
+                own = spec.get("securityContext", {}) | one.get("securityContext", {})
+                if own.get("runAsNonRoot"):
+                    self.assertGreater(own.get("runAsUser", 0), 0, file)
 
     def test_policies_name_accounts_and_pods_that_are_there(self):
         accounts = {f"ns/{NAMESPACE}/sa/{name}" for name in of("base", "ServiceAccount")}
