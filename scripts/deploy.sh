@@ -31,6 +31,19 @@ ask() { timeout 60 kubectl --namespace "$namespace" --request-timeout 30s "$@"; 
 wait_for() { timeout 360 kubectl --namespace "$namespace" rollout status "deployment/$1" --timeout 330s; }
 smoke() { timeout 120 python3 "$root/scripts/smoke.py" "$SMOKE_URL"; }
 runs() { wait_for echo && wait_for edge && smoke; }
+config() { ask get configmap edge-config --ignore-not-found --output 'jsonpath={.data}'; }
+# Not the revision, which is written some time after an apply.
+template() { ask get deployment edge --ignore-not-found --output 'jsonpath={.spec.template}'; }
+restart() { ask rollout restart deployment/edge; }
+# A configuration that changes alone replaces no pod, and those that run read it up to a minute
+# later: nobody would have tried it.
+restart_for_config() {
+    config_now=$(config) && template_now=$(template) || return
+    if [ "$config_now" != "$config_before" ] && [ "$template_now" = "$template_before" ]; then
+        say 'the configuration alone has changed: edge starts anew with it'
+        restart
+    fi
+}
 revision() {
     ask get deployment "$1" --ignore-not-found \
         --output 'jsonpath={.metadata.annotations.deployment\.kubernetes\.io/revision}'
@@ -51,7 +64,7 @@ KUSTOMIZATION
 
 # What runs now. A cluster that cannot be asked ends the script here, with nothing changed.
 if ! { echo_before=$(revision echo) && edge_before=$(revision edge) &&
-    config_before=$(ask get configmap edge-config --ignore-not-found --output 'jsonpath={.data}'); }; then
+    config_before=$(config) && template_before=$(template); }; then
     say 'the cluster cannot be asked; nothing was changed'
     exit 1
 fi
@@ -65,7 +78,7 @@ if [ -n "$echo_before$edge_before" ]; then
     [ "$code" -le 1 ] || { say "kubectl diff failed ($code); nothing was changed"; exit 1; }
 fi
 
-if timeout 120 kubectl apply --kustomize "$work/k8s/deploy" && runs; then
+if timeout 120 kubectl apply --kustomize "$work/k8s/deploy" && restart_for_config && runs; then
     say "$tag runs in $environment"
     exit
 fi
@@ -78,12 +91,18 @@ if [ -z "$echo_before" ] || [ -z "$edge_before" ]; then
 fi
 say "rolling back: echo to revision $echo_before, edge to $edge_before"
 back=yes
+config_now=$(config) || config_now=unknown
 # First the configuration, for pods of edge read it as they start. It has no revisions.
 if [ -n "$config_before" ]; then
     printf '{"data":%s}' "$config_before" >"$work/config.json"
     ask patch configmap edge-config --type merge --patch-file "$work/config.json" || back=''
 fi
+# A deployment that is at that revision still skips it, with exit code 0.
 ask rollout undo deployment/edge --to-revision "$edge_before" || back=''
+# Pods that stayed may hold the new configuration for a minute more: all are to have the former one.
+if [ "$config_now" != "$config_before" ]; then
+    restart || back=''
+fi
 ask rollout undo deployment/echo --to-revision "$echo_before" || back=''
 if [ -n "$back" ] && runs; then
     say "rolled back. Nothing else than pods and edge's configuration was: revert the commit."
