@@ -43,12 +43,10 @@ cluster["calls"].append(told)
 code = cluster["fails"].get(told, 0)
 if told in cluster["fails"]:
     pass
-elif told.startswith("get deployment ") and "revision" in options["--output"]:
-    print(cluster["revisions"].get(words[2], ""), end="")
+elif told.startswith("get deployment ") and options["--output"] == "jsonpath={.spec.template}":
+    print(cluster["templates"][words[2]] if cluster["revisions"] else "", end="")
 elif told.startswith("get deployment "):
-    print(cluster["runs"][words[2]] if cluster["revisions"] else "", end="")
-elif told.startswith("rollout restart deployment/"):
-    cluster["runs"][words[2].partition("/")[2]] = "restarted"
+    print(cluster["revisions"].get(words[2], ""), end="")
 elif told == "get configmap edge-config":
     print(json.dumps(cluster["config"]) if cluster["config"] else "", end="")
 elif told in ("diff", "apply"):
@@ -58,14 +56,18 @@ elif told in ("diff", "apply"):
         code = 1
     else:
         cluster["rendered"] = rendered
-        if "config" in cluster["changes"]:
-            cluster["config"] = {"edge.toml": "new"}
-        if "images" in cluster["changes"]:
-            cluster["runs"] = {"edge": "new", "echo": "new"}
+        cluster["config"] = {"edge.toml": "new"}
+        for name in ("edge", "echo"):
+            if not cluster["config_alone"]:
+                cluster["runs"][name] = cluster["templates"][name] = "new"
 elif told.startswith("rollout undo deployment/"):
     name = words[2].partition("/")[2]
     assert options["--to-revision"] == cluster["revisions"][name]
-    cluster["runs"][name] = "old"
+    cluster["runs"][name] = cluster["templates"][name] = "old"
+elif told == "rollout restart deployment/edge":
+    # They start with the configuration that is there.
+    cluster["runs"]["edge"] = "new" if cluster["config"] == {"edge.toml": "new"} else "old"
+    cluster["templates"]["edge"] += " restarted"
 elif told.startswith("patch configmap edge-config"):
     assert options["--type"] == "merge"
     cluster["config"] = json.load(open(options["--patch-file"]))["data"]
@@ -106,9 +108,9 @@ class Deploy(unittest.TestCase):
         self,
         *arguments,
         broken=(),
-        changes=("images", "config"),
         fails=None,
         revisions=None,
+        config_alone=False,
         script="scripts/deploy.sh",
         **variables,
     ):
@@ -120,8 +122,9 @@ class Deploy(unittest.TestCase):
             "revisions": revisions,
             "config": config if revisions else None,
             "runs": {"edge": "old", "echo": "old"},
+            "templates": {"edge": "old", "echo": "old"},
+            "config_alone": config_alone,
             "broken": broken,
-            "changes": changes,
             "fails": fails or {},
             "calls": [],
         }
@@ -176,17 +179,30 @@ class Deploy(unittest.TestCase):
             self.assertEqual(cluster["config"], {"edge.toml": 'old = "\\"'}, broken)
             self.assertEqual(cluster["calls"][-1], "smoke https://system.example", "tried again")
 
-    def test_a_new_configuration_alone_is_tried_too(self):
+    def test_a_configuration_that_changes_alone_is_tried_by_pods_that_start_with_it(self):
+        code, cluster, told = self.deploy("prod", NEW, config_alone=True)
+        self.assertEqual(code, 0, told)
+        self.assertEqual(cluster["runs"], {"edge": "new", "echo": "old"})
+        calls = [call for call in cluster["calls"] if not call.startswith("get ")]
+        self.assertEqual(calls[1:4], ["apply", "rollout restart deployment/edge", "rollout status deployment/echo"])
+
+    def test_and_where_it_fails_they_start_with_the_former_one(self):
         restart = "rollout restart deployment/edge"
-        code, cluster, told = self.deploy("prod", NEW, changes=["config"])
-        self.assertEqual((code, cluster["runs"]["edge"]), (0, "restarted"), told)
-        code, cluster, told = self.deploy("prod", NEW, changes=["config"], broken=[["smoke", "restarted"]])
-        self.assertEqual((code, cluster["runs"]["edge"]), (1, "old"), told)
-        self.assertEqual(cluster["config"], {"edge.toml": 'old = "\\"'})
-        for changes in ([], ["images"], ["images", "config"]):
-            code, cluster, told = self.deploy("prod", NEW, changes=changes)
-            self.assertEqual(code, 0, told)
-            self.assertNotIn(restart, cluster["calls"], changes)
+        ways = ({"broken": [["edge", "new"]]}, {"broken": [["smoke", "new"]]}, {"fails": {"apply": 1}})
+        for more in ways:
+            code, cluster, told = self.deploy("prod", NEW, config_alone=True, **more)
+            self.assertEqual(code, 1, told)
+            self.assertEqual(cluster["runs"], {"edge": "old", "echo": "old"}, more)
+            self.assertEqual(cluster["config"], {"edge.toml": 'old = "\\"'}, more)
+            if "broken" in more:
+                calls = cluster["calls"]
+                self.assertEqual(calls.count(restart), 2, more)
+                last = len(calls) - 1 - calls[::-1].index(restart)
+                self.assertLess(calls.index("patch configmap edge-config"), last)
+                self.assertLess(calls.index("rollout undo deployment/edge"), last)
+        # One that cannot be restarted has not been tried.
+        code, cluster, told = self.deploy("prod", NEW, config_alone=True, fails={restart: 1})
+        self.assertEqual(code, 3, told)
 
     def test_an_apply_that_fails_halfway_goes_back(self):
         code, cluster, told = self.deploy("prod", NEW, fails={"apply": 1})

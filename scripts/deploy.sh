@@ -31,13 +31,23 @@ ask() { timeout 60 kubectl --namespace "$namespace" --request-timeout 30s "$@"; 
 wait_for() { timeout 360 kubectl --namespace "$namespace" rollout status "deployment/$1" --timeout 330s; }
 smoke() { timeout 120 python3 "$root/scripts/smoke.py" "$SMOKE_URL"; }
 runs() { wait_for echo && wait_for edge && smoke; }
+config() { ask get configmap edge-config --ignore-not-found --output 'jsonpath={.data}'; }
+# Not the revision, which is written some time after an apply.
+template() { ask get deployment edge --ignore-not-found --output 'jsonpath={.spec.template}'; }
+restart() { ask rollout restart deployment/edge; }
+# A configuration that changes alone replaces no pod, and those that run read it up to a minute
+# later: nobody would have tried it.
+restart_for_config() {
+    config_now=$(config) && template_now=$(template) || return
+    if [ "$config_now" != "$config_before" ] && [ "$template_now" = "$template_before" ]; then
+        say 'the configuration alone has changed: edge starts anew with it'
+        restart
+    fi
+}
 revision() {
     ask get deployment "$1" --ignore-not-found \
         --output 'jsonpath={.metadata.annotations.deployment\.kubernetes\.io/revision}'
 }
-
-config() { ask get configmap edge-config --ignore-not-found --output 'jsonpath={.data}'; }
-pod_of_edge() { ask get deployment edge --ignore-not-found --output 'jsonpath={.spec.template}'; }
 
 # Over the environment in a copy: the tree stays as it was committed.
 cp -R "$root/k8s" "$work/k8s"
@@ -54,7 +64,7 @@ KUSTOMIZATION
 
 # What runs now. A cluster that cannot be asked ends the script here, with nothing changed.
 if ! { echo_before=$(revision echo) && edge_before=$(revision edge) &&
-    config_before=$(config) && pod_before=$(pod_of_edge); }; then
+    config_before=$(config) && template_before=$(template); }; then
     say 'the cluster cannot be asked; nothing was changed'
     exit 1
 fi
@@ -67,12 +77,6 @@ if [ -n "$echo_before$edge_before" ]; then
     timeout 120 kubectl diff --kustomize "$work/k8s/deploy" || code=$?
     [ "$code" -le 1 ] || { say "kubectl diff failed ($code); nothing was changed"; exit 1; }
 fi
-
-# Pods that stay would be tried with the configuration that they had: those that come have the new one.
-restart_for_config() {
-    [ -z "$pod_before" ] || [ "$(pod_of_edge)" != "$pod_before" ] || [ "$(config)" = "$config_before" ] ||
-        ask rollout restart deployment/edge
-}
 
 if timeout 120 kubectl apply --kustomize "$work/k8s/deploy" && restart_for_config && runs; then
     say "$tag runs in $environment"
@@ -87,12 +91,18 @@ if [ -z "$echo_before" ] || [ -z "$edge_before" ]; then
 fi
 say "rolling back: echo to revision $echo_before, edge to $edge_before"
 back=yes
+config_now=$(config) || config_now=unknown
 # First the configuration, for pods of edge read it as they start. It has no revisions.
 if [ -n "$config_before" ]; then
     printf '{"data":%s}' "$config_before" >"$work/config.json"
     ask patch configmap edge-config --type merge --patch-file "$work/config.json" || back=''
 fi
+# A deployment that is at that revision still skips it, with exit code 0.
 ask rollout undo deployment/edge --to-revision "$edge_before" || back=''
+# Pods that stayed may hold the new configuration for a minute more: all are to have the former one.
+if [ "$config_now" != "$config_before" ]; then
+    restart || back=''
+fi
 ask rollout undo deployment/echo --to-revision "$echo_before" || back=''
 if [ -n "$back" ] && runs; then
     say "rolled back. Nothing else than pods and edge's configuration was: revert the commit."

@@ -79,8 +79,8 @@ def door(found):
 def erase_door(found):
     spec = one(found, "Service", "edge")["spec"]
     del spec["type"]
-    spec["ports"][0].pop("nodePort", None)
     spec.pop("externalTrafficPolicy", None)
+    spec["ports"][0].pop("nodePort", None)
     rules = one(found, "NetworkPolicy", "edge")["spec"]["ingress"]
     rules[:] = [rule for rule in rules if "from" in rule]
 
