@@ -157,7 +157,9 @@ def check_ignored(text, workspace):
     lines = [line for line in text.splitlines() if line and not line.startswith("#")]
     same(".dockerignore", "first line", lines[0], "*")
     let_in = {line[1:] for line in lines if line.startswith("!")}
-    needed = {"Cargo.toml", "Cargo.lock", ".cargo", *workspace["workspace"]["members"]}
+    members = workspace["workspace"]["members"]
+    within = {one for one in members if any(one.startswith(f"{other}/") for other in members)}
+    needed = {"Cargo.toml", "Cargo.lock", ".cargo", *members} - within
     same(".dockerignore", "let in", let_in, needed)
 
 
