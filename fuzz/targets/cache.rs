@@ -145,6 +145,7 @@ fn select(policy: &Policy, request: &HeaderMap, answer: &HeaderMap) {
         query: Some("utm_a&b"),
         headers,
         identity: None,
+        certificate: None,
     };
     // A key without an identity knows no fields.
     let key = |headers| cache::key(policy, false, &asking(headers));
